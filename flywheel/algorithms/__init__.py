@@ -1,0 +1,1 @@
+"""One file per algorithm over the shared arithmetic in ops.py."""

@@ -1,0 +1,49 @@
+"""What an algorithm learns from. The only file of core that imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """B transitions. `discount` is gamma * (1 - terminal), so that no algorithm ever sees a `done`."""
+
+    observation: dict[str, Tensor]
+    """Each (B, ...); ``state`` is the packed state vector (B, D)."""
+    action: Tensor
+    """(B, A), in [-1, 1]."""
+    reward: Tensor
+    """(B,)"""
+    discount: Tensor
+    """(B,), gamma * (1 - terminal)."""
+    next_observation: dict[str, Tensor]
+    goal: dict[str, Tensor] | None = None
+    """An observation to reach, for goal-conditioned learning."""
+    is_chained: Tensor | None = None
+    """(B,) bool: the last step of a chained sub-trajectory, whose target is the value itself (Actionable Models)."""
+
+    def __len__(self) -> int:
+        """The number of transitions B."""
+        return self.action.shape[0]
+
+    def __getitem__(self, rows: slice) -> Batch:
+        """A view of some rows."""
+        return self._map(lambda tensor: tensor[rows])
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        def apply(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: function(tensor) for key, tensor in value.items()}
+            return None if value is None else function(value)
+
+        return Batch(**{item.name: apply(getattr(self, item.name)) for item in fields(self)})

@@ -1,0 +1,1 @@
+"""Network blocks: multi-layer perceptrons, actors, critics, encoders. No losses here."""

@@ -1,0 +1,1 @@
+"""Running policies: rollouts, collection, evaluation and its statistics."""
