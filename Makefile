@@ -1,0 +1,46 @@
+# People and CI use the same targets. Everything happens in .venv, which is made on first use and re-used after.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+# Several test processes share the machine: one thread each.
+export OMP_NUM_THREADS := 1
+
+.PHONY: demo test test-all check bench bench-peers lock build clean
+
+demo: $(READY)  ## The whole loop on this machine: collect, pretrain, finetune, evaluate, improve, report
+	$(BIN)/flywheel demo
+
+test: $(READY)  ## The tests that run in minutes
+	$(BIN)/pytest -n auto -m "not slow"
+
+test-all: $(READY)  ## Every test
+	$(BIN)/pytest -n auto
+
+check: $(READY)  ## Lint, format, types and walls
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## Rates on this machine
+	$(BIN)/flywheel bench
+
+bench-peers: $(READY) .venv-peers/.ready  ## Update rates beside d3rlpy, in one run
+	$(BIN)/python -m flywheel.bench.peers
+
+lock: $(READY)  ## Resolve requirements.lock again from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --upgrade --no-emit-index-url --extra dev pyproject.toml -o requirements.lock
+
+build: $(READY)  ## Wheel and sdist in dist/
+	rm -rf build dist
+	$(BIN)/python -m build --installer uv --outdir dist .
+
+clean:  ## Remove what make made (never runs/)
+	rm -rf .venv .venv-peers build dist
+
+$(READY): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@

@@ -1,0 +1,68 @@
+"""How the command line talks: one console, one form of error, one progress bar."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+console = Console(highlight=False)
+_errors = Console(stderr=True, highlight=False)
+
+_PLAIN_SECONDS = 15.0
+"""How often a line is printed where there is no terminal for a bar."""
+
+
+def print_error(sentence: str) -> None:
+    """One line on standard error."""
+    _errors.print(f"[bold red]error:[/bold red] {escape(sentence)}", soft_wrap=True)
+
+
+class _Rate(ProgressColumn):
+    """Things per second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        """The rate over the last moments."""
+        return Text(f"{task.speed:,.1f} {self.unit}/s" if task.speed else "")
+
+
+@contextmanager
+def progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate and time left; yields a callback that takes (done, total).
+
+    Where standard output is no terminal, a plain line is printed now and then instead.
+    """
+    if not console.is_terminal:
+        yield _plain(title, unit)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _plain(title: str, unit: str) -> Callable[[int, int], None]:
+    started = printed = time.monotonic()
+    first: int | None = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal printed, first
+        first = done if first is None else first
+        now = time.monotonic()
+        if done < total and now - printed < _PLAIN_SECONDS:
+            return
+        printed = now
+        rate = (done - first) / max(now - started, 1e-9)
+        left = f", {(total - done) / rate:,.0f} s left" if rate > 0 and done < total else ""
+        console.print(f"{title}: {done:,} of {total:,} {unit}, {rate:,.1f} {unit}/s{left}", soft_wrap=True)
+
+    return report

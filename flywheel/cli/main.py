@@ -1,0 +1,81 @@
+"""The entry point: finds the command, lets tyro read its arguments, and turns errors into one sentence."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from flywheel import __version__
+from flywheel.cli.console import console, print_error
+from flywheel.core.errors import FlywheelError
+from flywheel.core.registry import unknown
+
+COMMANDS = {
+    "demo": "The whole loop on this machine, with a report to look at",
+    "collect": "Run a policy or an expert on a task and append its episodes to a store",
+    "pretrain": "Pretrain goal-conditioned Actionable Models on a store, without rewards",
+    "train": "Train any algorithm on a store",
+    "finetune": "Finetune a pretrained policy on one task's rewards",
+    "eval": "Measure a policy's success on fixed seeds, with its interval; compare two in pairs",
+    "deploy": "Run a policy on a robot behind the safety layer, recording its episodes",
+    "store": "Look into a store: info, ls, show, verify",
+    "robot": "Check that a robot keeps its promises: robot check NAME",
+    "bench": "Measure this machine's rates: sampling, updates, appends, environment steps",
+}
+"""Every command (a module of this folder) and what it is for."""
+
+_MODULES = {"eval": "evaluate"}
+"""Where the file cannot have the command's name."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; exits with 0, with 1 for an error the user can mend, with 2 for a call it cannot read."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        _print_help()
+    elif given[0] == "--version":
+        console.print(f"flywheel {__version__}")
+    elif given[0] not in COMMANDS:
+        print_error(unknown("command", given[0], tuple(COMMANDS)))
+        raise SystemExit(2)
+    else:
+        _run(given[0], given[1:])
+
+
+def _run(command: str, arguments: list[str]) -> None:
+    try:
+        module = importlib.import_module(f"flywheel.cli.{_MODULES.get(command, command)}")
+        if hasattr(module, "run"):
+            module.run(arguments)
+        elif hasattr(module, "SUBCOMMANDS"):
+            tyro.extras.subcommand_cli_from_dict(module.SUBCOMMANDS, prog=f"flywheel {command}", args=arguments, description=module.__doc__)
+        else:
+            tyro.cli(module.main, prog=f"flywheel {command}", args=arguments)
+    except FlywheelError as error:
+        print_error(str(error))
+        raise SystemExit(1) from None
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("flywheel"):
+            raise
+        print_error(f"This command needs the package '{error.name}'; install it with: pip install 'flywheel-robotics[all]'.")
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            raise
+        print_error(f"{error.strerror}: {error.filename or 'the disk'}; nothing that was acknowledged is lost. Mend that and run the command again.")
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print_error("Interrupted. Run the same command again to go on from here.")
+        raise SystemExit(130) from None
+
+
+def _print_help() -> None:
+    console.print("[bold]flywheel[/bold] keeps every robot episode and makes the next policy from all of them.\n")
+    width = max(map(len, COMMANDS))
+    for name, summary in COMMANDS.items():
+        console.print(f"  [bold]{name:<{width}}[/bold]  {summary}")
+    console.print("\nflywheel COMMAND --help tells more. A first look: [bold]flywheel demo[/bold]")

@@ -1,0 +1,261 @@
+"""One training run: a store's snapshot and a configuration in, a policy out. Killed at any moment, it resumes bit-identically.
+
+A run folder holds:
+
+    config.yaml          what was asked for
+    snapshot.json        the episodes it learns from, fixed at the start however the store grows
+    last.ckpt            weights, optimizer, update counter
+    metrics.csv          losses and diagnostics
+    policy.safetensors   the result, written when the last update is done
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning import Trainer
+
+from flywheel.algorithms.base import Algorithm, AlgorithmConfig
+from flywheel.core import config as configs
+from flywheel.core import registry
+from flywheel.core.errors import FlywheelError
+from flywheel.core.lineage import code_version
+from flywheel.core.precision import choose_matmul_precision
+from flywheel.datasets.columns import Columns
+from flywheel.datasets.snapshot import Snapshot
+from flywheel.datasets.stats import state_statistics
+from flywheel.datasets.store import EpisodeStore
+from flywheel.policy import POLICY_FILE, LearnedPolicy, PolicyHeader, build_algorithm, save_policy
+from flywheel.training.callbacks import AtomicCheckpointIO, Checkpoint, MetricsLog, Progress, ReportProgress
+from flywheel.training.data import ChunkSource, StoreDataModule
+from flywheel.training.goals import Goals, choose_goals
+from flywheel.training.module import AlgorithmModule
+
+Relabel = Literal["auto", "task", "task_goal", "hindsight", "actionable"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What a run learns from, and how a batch is made of it."""
+
+    batch_size: int = 256
+    """Transitions per update."""
+    discount: float = 0.99
+    """Gamma, per step."""
+    task: str = ""
+    """Learn from the episodes of this task alone; empty for all of the store."""
+    relabel: Relabel = "auto"
+    """Where rewards and goals come from: the store (task), the store with the task's own goal (task_goal), hindsight, or
+    Actionable Models' hindsight and chaining (actionable); auto takes what the algorithm expects."""
+    new_fraction: float = 0.0
+    """The share of each batch from episodes that the initial policy has not seen (0.5 for online finetuning, after RLPD)."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    name: str
+    """The algorithm's name."""
+    algorithm: AlgorithmConfig
+    """Its settings."""
+    store: Path
+    """The episode store to learn from."""
+    output: Path
+    """The run folder; an unfinished run in it is resumed."""
+    updates: int = 10_000
+    """Gradient updates in all."""
+    seed: int = 0
+    """Everything random follows from it."""
+    data: DataConfig = field(default_factory=DataConfig)
+    initial: Path | None = None
+    """A run folder whose policy to start from: the same algorithm goes on from all its weights, another takes what fits."""
+    save_every: int = 1_000
+    """Updates between checkpoints."""
+    threads: int = 1
+    """CPU threads for torch; one is fastest for these network sizes on a shared machine."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to train; networks this small are faster on a CPU."""
+
+
+def load_config(path: Path) -> TrainConfig:
+    """The configuration of an earlier run, from its config.yaml; raises `FlywheelError` if it is not one."""
+    data = configs.load_dict(path)
+    if "name" not in data or "algorithm" not in data:
+        raise FlywheelError(f"{path} is not the configuration of a training run; give the config.yaml of a run folder.")
+    settings = configs.from_dict(algorithm_class(data["name"]).Config, data.pop("algorithm"))
+    return dataclasses.replace(configs.from_dict(TrainConfig, {**data, "algorithm": None}), algorithm=settings)
+
+
+def algorithm_class(name: str) -> type[Algorithm]:
+    """The algorithm of a name; raises `FlywheelError` with the nearest name."""
+    return registry.load("algorithms", name, Algorithm)  # type: ignore[type-abstract]
+
+
+def train(config: TrainConfig, on_progress: Progress = lambda done, total: None) -> LearnedPolicy:
+    """Train, or resume, or return what is finished already.
+
+    Raises `FlywheelError` for a run folder that holds another configuration, an empty store, a policy to start from that
+    does not fit, or losses that become non-finite.
+    """
+    _check(config)
+    with _locked(config.output):
+        _claim(config)
+        if _finished(config):
+            return LearnedPolicy.load(config.output)
+        _run(config, on_progress)
+    return LearnedPolicy.load(config.output)
+
+
+def _run(config: TrainConfig, on_progress: Progress) -> None:
+    torch.set_num_threads(config.threads)
+    choose_matmul_precision()
+    store = EpisodeStore.open(config.store)
+    snapshot = _pin_snapshot(store, config)
+    columns = Columns.open(store, snapshot)
+    initial = LearnedPolicy.load(config.initial) if config.initial else None
+    goals = choose_goals(config, columns, initial)
+    header = _header(config, store, snapshot, initial, goals)
+    algorithm = _build(config, header, columns, initial)
+
+    module = AlgorithmModule(algorithm, batch_size=config.data.batch_size, seed=config.seed)
+    source = ChunkSource(
+        columns, goals.sampler, goals.relabeler, batch_size=config.data.batch_size, discount=config.data.discount, seed=config.seed
+    )
+    _fit(config, module, source, on_progress)
+    save_policy(config.output / POLICY_FILE, header, algorithm, goals.state)
+
+
+def _fit(config: TrainConfig, module: AlgorithmModule, source: ChunkSource, on_progress: Progress) -> None:
+    checkpoint = config.output / "last.ckpt"
+    metrics = MetricsLog(config.output / "metrics.csv")
+
+    def span() -> tuple[int, int]:
+        return module.update, min(module.update + config.save_every, config.updates)
+
+    restored = torch.load(checkpoint, map_location="cpu", weights_only=True)["update"] if checkpoint.exists() else 0
+    if restored >= config.updates:
+        module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+        return
+    with _quiet_lightning():
+        trainer = Trainer(
+            accelerator=config.device,
+            devices=1,
+            max_epochs=-(-config.updates // config.save_every),
+            reload_dataloaders_every_n_epochs=1,
+            callbacks=[metrics, ReportProgress(on_progress, config.updates), Checkpoint(checkpoint, metrics)],
+            plugins=[AtomicCheckpointIO()],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=config.output,
+        )
+        trainer.fit(module, datamodule=StoreDataModule(source, span), ckpt_path=checkpoint if restored else None, weights_only=True)
+
+
+def _build(config: TrainConfig, header: PolicyHeader, columns: Columns, initial: LearnedPolicy | None) -> Algorithm:
+    torch.manual_seed(config.seed)
+    algorithm = build_algorithm(header)
+    if initial is None:
+        algorithm.set_statistics(*state_statistics(columns))
+    elif initial.header.algorithm == config.name and initial.header.goal_conditioned == header.goal_conditioned:
+        algorithm.load_state_dict(initial.algorithm.state_dict())
+    elif not algorithm.load_pretrained(initial.algorithm.state_dict()):
+        raise FlywheelError(f"Nothing of {config.initial} fits {config.name}: train it with the same hidden sizes and goal conditioning.")
+    return algorithm
+
+
+def _header(
+    config: TrainConfig, store: EpisodeStore, snapshot: Snapshot, initial: LearnedPolicy | None, goals: Goals
+) -> PolicyHeader:
+    return PolicyHeader(
+        algorithm=config.name,
+        config=configs.to_dict(config.algorithm),
+        observation=store.schema.observation.to_json(),
+        action=store.schema.action.to_json(),
+        goal_conditioned=goals.conditioned,
+        snapshot=snapshot.hash,
+        parent=initial.checkpoint if initial else "",
+        task=config.data.task,
+        updates=config.updates,
+        seed=config.seed,
+        code_version=code_version(),
+        goal=goals.origin,
+    )
+
+
+def _check(config: TrainConfig) -> None:
+    if config.updates < 1 or config.save_every < 1 or config.data.batch_size < 1 or config.threads < 1:
+        raise FlywheelError("updates, save-every, batch-size and threads must be at least 1.")
+    if not 0.0 <= config.data.discount < 1.0 or not 0.0 <= config.data.new_fraction <= 1.0:
+        raise FlywheelError("The discount must lie in [0, 1) and new-fraction in [0, 1].")
+    if config.data.new_fraction and config.initial is None:
+        raise FlywheelError("new-fraction needs an initial run (--initial), whose episodes count as the old ones.")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise FlywheelError("This machine has no CUDA device that torch can use; train with --device cpu.")
+
+
+def _claim(config: TrainConfig) -> None:
+    """Write the configuration, or check that the folder holds the same one (more updates than before may be asked for)."""
+    path = config.output / "config.yaml"
+    asked = configs.to_dict(config)
+    if path.exists():
+        held = configs.load_dict(path)
+        different = sorted(key for key in asked if key != "updates" and asked[key] != held.get(key))
+        if different or asked["updates"] < held["updates"]:
+            names = ", ".join(different or ["updates"])
+            raise FlywheelError(f"{config.output} holds a run with other settings ({names}); give another --output to start a new one.")
+    configs.save(config, path)
+
+
+def _finished(config: TrainConfig) -> bool:
+    return (config.output / POLICY_FILE).exists() and LearnedPolicy.load(config.output).header.updates >= config.updates
+
+
+def _pin_snapshot(store: EpisodeStore, config: TrainConfig) -> Snapshot:
+    path = config.output / "snapshot.json"
+    if path.exists():
+        return Snapshot.load(path)
+    snapshot = store.snapshot(lambda episode: not episode.invalid and config.data.task in ("", episode.task))
+    if not snapshot.entries:
+        wanted = f"episodes of task '{config.data.task}'" if config.data.task else "episodes"
+        raise FlywheelError(f"The store {store.path} has no {wanted} to learn from; collect some first (flywheel collect).")
+    snapshot.save(path)
+    return snapshot
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FlywheelError(f"Another process is training in {folder}; wait for it, or give another --output.") from None
+        yield
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Lightning's advice about loaders and hardware does not concern our users; its errors still come through."""
+    loggers: list[Any] = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
