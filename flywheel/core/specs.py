@@ -129,6 +129,11 @@ class ActionSpec:
         return len(self.low)
 
     @property
+    def bounds(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """The lowest and the highest action, each (A,)."""
+        return np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+
+    @property
     def array(self) -> ArraySpec:
         """The action as an array."""
         return ArraySpec((self.dim,))

@@ -1,0 +1,205 @@
+"""Any robosuite arm under operational-space control, behind the robot interface.
+
+The same scene gives the same rollouts bit for bit, in any process. Two habits of robosuite are mended here (peers.md §4):
+its observables are sampled at the first of the substeps, about 48 ms before they are returned, so they are read anew after
+every step; and an environment's own random state depends on its history, so every reset seeds it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any
+
+import numpy as np
+
+from flywheel.core.errors import FlywheelError
+from flywheel.core.lineage import package_versions
+from flywheel.core.specs import ActionSpec, Array, ArraySpec, ObservationSpec
+from flywheel.robots.base import Robot, Scene
+
+# Joints and fingers per arm, so that the specification is known before anything is imported.
+_ARMS = {"Panda": (7, 2), "Sawyer": (7, 2), "UR5e": (6, 6), "Kinova3": (7, 6), "IIWA": (7, 6)}
+
+# The size of a robosuite object is drawn when the model is built, and the model is built once: a constant keeps it the same.
+_MODEL_SEED = 0
+
+# robosuite's OSC_POSE: metres and radians per unit of action; the gripper's action is a direction without a unit.
+_SCALE = (0.05, 0.05, 0.05, 0.5, 0.5, 0.5, 1.0)
+
+
+class SimRobot(Robot):
+    """A robosuite arm: six delta pose actions in the base frame and one gripper action (-1 opens, 1 closes), all in [-1, 1].
+
+    The first steps in a fresh environment are slow, because numba compiles robosuite's controllers.
+    """
+
+    def __init__(self, scene: Scene | None = None, arm: str = "Panda", control_rate: float = 20.0) -> None:
+        """Choose the arm and the control rate in Hz; raises `FlywheelError` for an arm that is not known."""
+        if arm not in _ARMS:
+            raise FlywheelError(f"There is no simulated arm '{arm}'; known: {', '.join(_ARMS)}.")
+        self.name = f"sim:{arm}"
+        self._arm, self._rate, self._scene = arm, control_rate, scene or Scene()
+        self._env: Any = None
+        self._renderer: Any = None
+
+    @property
+    def observation_spec(self) -> ObservationSpec:
+        """Joints, end effector, fingers, and the scene's objects, in metres, radians and seconds."""
+        joints, fingers = _ARMS[self._arm]
+        own = {
+            "joint_pos": ArraySpec((joints,), unit="rad"),
+            "joint_vel": ArraySpec((joints,), unit="rad/s"),
+            "eef_pos": ArraySpec((3,), unit="m"),
+            "eef_quat": ArraySpec((4,), unit="xyzw"),
+            "gripper_qpos": ArraySpec((fingers,), unit="m"),
+            "gripper_qvel": ArraySpec((fingers,), unit="m/s"),
+        }
+        return ObservationSpec({**own, **self._scene.objects})
+
+    @property
+    def action_spec(self) -> ActionSpec:
+        """OSC_POSE with a gripper."""
+        return ActionSpec((-1.0,) * 7, (1.0,) * 7, "osc_pose", "delta", "base", _SCALE, self._rate)
+
+    @property
+    def software(self) -> dict[str, str]:
+        """The simulator's versions."""
+        return package_versions("robosuite", "mujoco", "numpy")
+
+    def connect(self) -> None:
+        """Build the simulation, without a renderer."""
+        if self._env is None:
+            self._env = _build(self._arm, self._scene.world or "Lift", self._rate, self._needed())
+
+    def disconnect(self) -> None:
+        """Free the simulation and the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
+        if self._env is not None:
+            self._env.close()
+        self._env = self._renderer = None
+
+    def reset(self, scene: Scene) -> None:
+        """Draw the initial state from the scene's seed."""
+        if scene.world != self._scene.world:
+            raise FlywheelError(f"This simulation holds '{self._scene.world}', not '{scene.world}'; make another one.")
+        env = self._connected()
+        # The samplers hold the same generator object, so its state is replaced and not the object.
+        env.rng.bit_generator.state = np.random.default_rng(scene.seed).bit_generator.state
+        env.reset()
+
+    def observe(self) -> dict[str, Array]:
+        """Read the state as it is now."""
+        env = self._connected()
+        env._update_observables(force=True)
+        return {key: np.asarray(env._observables[source].obs, np.float32) for key, source in self._sources().items()}
+
+    def act(self, action: Array) -> Array:
+        """Simulate one control period with the action clipped to [-1, 1]."""
+        executed = np.clip(self.action_spec.validate(action), -1.0, 1.0)
+        env = self._connected()
+        env.step(executed)
+        # A step ends with positions newer than the poses derived from them.
+        env.sim.forward()
+        return executed
+
+    def stop(self) -> None:
+        """A simulation stands still by itself."""
+
+    def clock(self) -> float:
+        """Simulated seconds since the reset."""
+        return float(self._env.cur_time) if self._env is not None else 0.0
+
+    def render(self, height: int, width: int) -> Array:
+        """The scene from robosuite's agentview camera."""
+        env = self._connected()
+        if self._renderer is None or (self._renderer.height, self._renderer.width) != (height, width):
+            self._renderer = _renderer(env, height, width)
+        import mujoco
+
+        options = mujoco.MjvOption()
+        options.geomgroup[0] = 0  # collision geometry
+        self._renderer.update_scene(env.sim.data._data, "agentview", options)
+        picture: Array = self._renderer.render()
+        return picture
+
+    def _needed(self) -> frozenset[str]:
+        return frozenset(self._sources().values())
+
+    def _sources(self) -> dict[str, str]:
+        objects = self._scene.objects
+        return {key: key if key in objects else f"robot0_{key}" for key in self.observation_spec.arrays}
+
+    def _connected(self) -> Any:
+        if self._env is None:
+            raise FlywheelError(f"The robot '{self.name}' is not connected; call connect() or use it in a with statement.")
+        return self._env
+
+
+def _build(arm: str, world: str, rate: float, needed: frozenset[str]) -> Any:
+    robosuite = _robosuite()
+    if world not in robosuite.ALL_ENVIRONMENTS:
+        raise FlywheelError(f"robosuite has no environment '{world}'; it has {', '.join(sorted(robosuite.ALL_ENVIRONMENTS))}.")
+    env = robosuite.make(
+        world,
+        robots=arm,
+        controller_configs=robosuite.load_composite_controller_config(robot=arm),
+        has_renderer=False,
+        has_offscreen_renderer=False,
+        use_camera_obs=False,
+        control_freq=rate,
+        ignore_done=True,
+        hard_reset=False,  # a hundred times faster; nothing that a reset edits lies in the model
+        renderer="mujoco",
+        seed=_MODEL_SEED,
+    )
+    missing = needed - set(env.observation_names)
+    if missing:
+        raise FlywheelError(f"The world '{world}' does not observe {sorted(missing)}, but {sorted(env.observation_names)}.")
+    for name in set(env.observation_names) - needed:
+        env.modify_observable(name, "enabled", False)
+    return env
+
+
+def _robosuite() -> Any:
+    """Import robosuite without its start-up advice; its errors still come through."""
+    choose_renderer()
+    logger = logging.getLogger("robosuite_logs")
+    quiet = _ErrorsOnly()
+    logger.addFilter(quiet)
+    try:
+        import robosuite
+    except ImportError as error:
+        raise FlywheelError(f"The simulator is not installed ({error}); install flywheel-robotics[sim].") from None
+    return robosuite
+
+
+class _ErrorsOnly(logging.Filter):
+    """robosuite sets its logger's level while it is imported, so that only a filter stays."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR
+
+
+def choose_renderer() -> None:
+    """Ask MuJoCo for EGL where there is no display; it reads this variable once, when it is imported."""
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+def _renderer(env: Any, height: int, width: int) -> Any:
+    import mujoco
+
+    model = env.sim.model._model
+    model.vis.quality.offsamples = 0  # multisampling costs half of the time in software
+    model.vis.global_.offheight = max(height, model.vis.global_.offheight)
+    model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
+    try:
+        return mujoco.Renderer(model, height, width)
+    except Exception as error:  # whatever the graphics stack raises, from ctypes upwards
+        raise FlywheelError(
+            f"Pictures cannot be drawn here ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
+            "install libegl1 and libgl1-mesa-dri, or set MUJOCO_GL to egl, osmesa or glfw."
+        ) from error
