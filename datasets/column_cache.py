@@ -1,0 +1,176 @@
+"""The training cache on disk: a store's steps as append-only binary columns, each episode decoded once.
+
+    header.json       the format's version and the schema's hash
+    state.f32         (rows, D)   ObservationSpec.pack_state of every step, final observations included
+    action.f32        (rows, A)
+    reward.f32        (rows,)
+    episodes.jsonl    one line per episode: the commit record, written only when the episode's rows are durable
+
+Everything here is derived from the store. A crash leaves rows or half a line beyond the last commit, which the next builder
+cuts; whatever else is wrong with it, it is built again. Rows once committed never change and are never cut, so that other
+processes' memory maps stay valid.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flywheel.core.episode import Episode
+from flywheel.core.files import fsync_folder, write_atomically
+from flywheel.core.lineage import content_hash, json_hash
+from flywheel.core.specs import ActionSpec, ObservationSpec
+from flywheel.datasets.table import Floats
+
+FORMAT = 1
+_COMMIT_ROWS = 100_000
+"""Rows between commits of a long build, so that a kill costs seconds and not the build."""
+
+
+@dataclass(frozen=True, slots=True)
+class CachedEpisode:
+    """One line of episodes.jsonl: where an episode's rows lie, and what sampling needs to know of it."""
+
+    episode_id: str
+    crc: int
+    start: int
+    steps: int
+    success: bool
+    terminal: bool
+    episode_return: float
+    task: str
+
+
+class ColumnCache:
+    """An open, locked cache; make one with `open_cache`."""
+
+    def __init__(self, folder: Path, observation: ObservationSpec, action: ActionSpec) -> None:
+        self.folder = folder
+        self.episodes: dict[tuple[str, int], CachedEpisode] = {}
+        """Every committed episode by (id, CRC)."""
+        self._observation = observation
+        self._widths = {"state": observation.state_dim, "action": action.dim, "reward": 1}
+        self._header = {"format": FORMAT, "schema": json_hash({"observation": observation.to_json(), "action": action.to_json()})}
+        self._rows = 0
+        try:
+            self._load()
+        except (OSError, ValueError, TypeError, KeyError):
+            self._reset()
+
+    def append(self, episodes: Iterable[tuple[int, Episode]]) -> None:
+        """Add episodes, each with the CRC of its record."""
+        pending: list[tuple[int, Episode]] = []
+        rows = 0
+        for crc, episode in episodes:
+            pending.append((crc, episode))
+            rows += len(episode)
+            if rows >= _COMMIT_ROWS:
+                self._commit(pending)
+                pending, rows = [], 0
+        if pending:
+            self._commit(pending)
+
+    def arrays(self) -> dict[str, Floats]:
+        """The committed rows as memory maps: state (R, D), action (R, A), reward (R,)."""
+        # Copy-on-write maps share the page cache like read-only ones, and torch does not warn that they cannot be written.
+        maps = {
+            name: np.memmap(self._column(name), np.float32, mode="c", shape=(self._rows, width))
+            for name, width in self._widths.items()
+        }
+        return {**maps, "reward": maps["reward"][:, 0]}
+
+    def _commit(self, pending: list[tuple[int, Episode]]) -> None:
+        episodes = [episode for _, episode in pending]
+        self._extend("state", [self._observation.pack_state(episode.observation) for episode in episodes])
+        self._extend("action", [episode.action for episode in episodes])
+        self._extend("reward", [episode.reward for episode in episodes])
+        lines = []
+        for crc, episode in pending:
+            record = _describe(episode, crc, self._rows)
+            self.episodes[record.episode_id, crc] = record
+            self._rows += len(episode)
+            lines.append(json.dumps(asdict(record)) + "\n")
+        _append(self.folder / "episodes.jsonl", "".join(lines).encode())
+        fsync_folder(self.folder)
+
+    def _extend(self, name: str, blocks: list[Any]) -> None:
+        _append(self._column(name), np.ascontiguousarray(np.concatenate(blocks), dtype="<f4").tobytes())
+
+    def _load(self) -> None:
+        """Read the commit records and cut what lies beyond them; raises if the cache is not wholly what it should be."""
+        if json.loads((self.folder / "header.json").read_bytes()) != self._header:
+            raise ValueError("another schema or version")
+        index = self.folder / "episodes.jsonl"
+        committed, newline, _torn = index.read_bytes().rpartition(b"\n")
+        for line in committed.splitlines():
+            record = CachedEpisode(**json.loads(line))
+            if record.start != self._rows or record.steps < 2:
+                raise ValueError("episodes that do not follow each other")
+            self.episodes[record.episode_id, record.crc] = record
+            self._rows += record.steps
+        sizes = {self._column(name): 4 * width * self._rows for name, width in self._widths.items()}
+        if any(path.stat().st_size < size for path, size in sizes.items()):
+            raise ValueError("rows are missing")
+        for path, size in {**sizes, index: len(committed + newline)}.items():
+            if path.stat().st_size > size:
+                os.truncate(path, size)
+
+    def _reset(self) -> None:
+        """Start empty. Files are replaced, never emptied, as others may have them mapped; the index goes last but one."""
+        self.episodes, self._rows = {}, 0
+        for name in self._widths:
+            self._column(name).unlink(missing_ok=True)
+        (self.folder / "episodes.jsonl").unlink(missing_ok=True)
+        for name in self._widths:
+            self._column(name).touch()
+        (self.folder / "episodes.jsonl").touch()
+        write_atomically(self.folder / "header.json", json.dumps(self._header).encode())
+
+    def _column(self, name: str) -> Path:
+        return self.folder / f"{name}.f32"
+
+
+@contextmanager
+def open_cache(store: Path, observation: ObservationSpec, action: ActionSpec) -> Iterator[ColumnCache]:
+    """The cache of the store at a path, locked against other builders; memory maps that it gave outlive the lock."""
+    folder = cache_folder(store)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield ColumnCache(folder, observation, action)
+
+
+def cache_folder(store: Path) -> Path:
+    """Where a store's cache lies: in the store, or in the user's cache folder if the store cannot be written."""
+    if os.access(store, os.W_OK):
+        return store / ".columns"
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "flywheel" / "columns" / content_hash(os.fsencode(store.resolve()))
+
+
+def _describe(episode: Episode, crc: int, start: int) -> CachedEpisode:
+    return CachedEpisode(
+        episode_id=episode.metadata.episode_id,
+        crc=crc,
+        start=start,
+        steps=len(episode),
+        success=episode.metadata.success,
+        terminal=bool(episode.is_terminal[-1]),
+        episode_return=episode.episode_return,
+        task=episode.metadata.task,
+    )
+
+
+def _append(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
+        file.flush()
+        os.fdatasync(file.fileno())

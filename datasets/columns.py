@@ -1,0 +1,99 @@
+"""A snapshot as memory-mapped columns, and batches gathered from them. The only file of datasets/ that imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flywheel.core.batch import Batch
+from flywheel.core.episode import Episode
+from flywheel.core.errors import FlywheelError
+from flywheel.datasets.column_cache import CachedEpisode, open_cache
+from flywheel.datasets.relabel import Relabeled
+from flywheel.datasets.sampler import Indices
+from flywheel.datasets.snapshot import Snapshot
+from flywheel.datasets.store import EpisodeStore
+from flywheel.datasets.table import EpisodeTable, Floats
+
+Progress = Callable[[int, int], None]
+"""Called with (episodes done, episodes in all)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """R steps of a store, of which `table` names those of one snapshot.
+
+    Row r + 1 follows row r within an episode; the last row of an episode is its final observation, whose action and reward
+    are undefined. Other snapshots' episodes may lie in between.
+    """
+
+    table: EpisodeTable
+    state: Floats
+    """(R, D)"""
+    action: Floats
+    """(R, A)"""
+    reward: Floats
+    """(R,)"""
+
+    @classmethod
+    def open(cls, store: EpisodeStore, snapshot: Snapshot, on_progress: Progress = lambda done, total: None) -> Self:
+        """Bring the store's cache up to the snapshot and map it; only episodes that are not in it yet are decoded.
+
+        Raises `FlywheelError` for an empty snapshot.
+        """
+        if not snapshot.entries:
+            raise FlywheelError(f"The snapshot of {store.path} holds no episodes; collect some first (flywheel collect).")
+        with open_cache(store.path, store.schema.observation, store.schema.action) as cache:
+            wanted = [(entry.episode_id, entry.crc) for entry in snapshot.entries]
+            missing = [key for key in wanted if key not in cache.episodes]
+            cache.append(_decode(store, missing, on_progress))
+            table = _table([cache.episodes[key] for key in wanted])
+            return cls(table=table, **cache.arrays())
+
+    def gather(self, indices: Indices, relabeled: Relabeled, discount: float) -> Batch:
+        """The batch of n sampled transitions with their meaning; `discount` is gamma."""
+        row = torch.from_numpy(indices.row)
+        reward = self.reward[indices.row] if relabeled.reward is None else relabeled.reward
+        return Batch(
+            observation={"state": self._states(row)},
+            action=torch.from_numpy(self.action).index_select(0, row),
+            reward=torch.from_numpy(reward),
+            discount=torch.from_numpy(relabeled.discount) * discount,
+            next_observation={"state": self._states(row + 1)},
+            goal=self._goal(relabeled, len(indices)),
+            is_chained=None if relabeled.is_chained is None else torch.from_numpy(relabeled.is_chained),
+        )
+
+    def _goal(self, relabeled: Relabeled, count: int) -> dict[str, Tensor] | None:
+        if relabeled.goal_row is not None:
+            return {"state": self._states(torch.from_numpy(relabeled.goal_row))}
+        if relabeled.goal_state is not None:
+            return {"state": torch.from_numpy(relabeled.goal_state).expand(count, -1)}
+        return None
+
+    def _states(self, row: Tensor) -> Tensor:
+        return torch.from_numpy(self.state).index_select(0, row)
+
+
+def _decode(store: EpisodeStore, keys: list[tuple[str, int]], on_progress: Progress) -> Iterator[tuple[int, Episode]]:
+    for done, (episode_id, crc) in enumerate(keys):
+        on_progress(done, len(keys))
+        yield crc, store.read(episode_id)
+    on_progress(len(keys), len(keys))
+
+
+def _table(episodes: list[CachedEpisode]) -> EpisodeTable:
+    return EpisodeTable(
+        episode_id=tuple(episode.episode_id for episode in episodes),
+        start=np.array([episode.start for episode in episodes], np.int64),
+        transitions=np.array([episode.steps - 1 for episode in episodes], np.int64),
+        success=np.array([episode.success for episode in episodes], np.bool_),
+        terminal=np.array([episode.terminal for episode in episodes], np.bool_),
+        episode_return=np.array([episode.episode_return for episode in episodes], np.float64),
+        task=np.array([episode.task for episode in episodes], np.str_),
+    )

@@ -1,0 +1,208 @@
+"""What a sampled transition is to mean: which goal, which reward, and whether it ends there.
+
+The index convention, everywhere: the goal of a sub-trajectory that ends with transition i is s_{i+1}, the observation
+that this transition arrives at. Transition t *reaches* its goal exactly when the goal's row is the row after its own. A
+relabelled transition that reaches its goal is terminal; no other is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from flywheel.core.errors import FlywheelError
+from flywheel.datasets.sampler import Indices
+from flywheel.datasets.stats import state_statistics
+from flywheel.datasets.table import Bools, EpisodeTable, Floats, Ints
+
+if TYPE_CHECKING:  # columns.py imports torch
+    from flywheel.datasets.columns import Columns
+
+_MOST_CANDIDATES = 2_000
+"""Enough final observations to find a typical one; all pairs of more would not fit in memory."""
+
+Horizon = Literal["uniform", "geometric"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Relabeled:
+    """The meaning of n transitions."""
+
+    discount: Floats
+    """(n,) as RLDS has it: 0 where the transition ends in a terminal state, else 1; gamma is multiplied in by `gather`."""
+    reward: Floats | None = None
+    """(n,), or None for the store's own."""
+    goal_row: Ints | None = None
+    """(n,) the row of each goal observation."""
+    goal_state: Floats | None = None
+    """(D,) one goal for all of them, instead of `goal_row`."""
+    is_chained: Bools | None = None
+    """(n,) the last steps of chained sub-trajectories, whose target is the value itself."""
+
+
+class Relabeler(Protocol):
+    """Pure index arithmetic on a table, vectorised."""
+
+    def __call__(self, table: EpisodeTable, indices: Indices, rng: np.random.Generator) -> Relabeled:
+        """The meaning of the sampled transitions."""
+
+
+@dataclass(frozen=True)
+class TaskReward:
+    """The store's own rewards and ends, no goals."""
+
+    def __call__(self, table: EpisodeTable, indices: Indices, rng: np.random.Generator) -> Relabeled:
+        """Terminal where the episode ended of itself; a truncation bootstraps."""
+        return Relabeled(discount=_task_discount(table, indices))
+
+
+@dataclass(frozen=True, eq=False)
+class TaskGoal:
+    """The store's own rewards and ends, and one goal for every transition: for a goal-conditioned network on one task."""
+
+    state: Floats
+    """(D,) the goal observation's state; `choose_task_goal` finds one."""
+
+    def __call__(self, table: EpisodeTable, indices: Indices, rng: np.random.Generator) -> Relabeled:
+        """As `TaskReward`, with the goal."""
+        return Relabeled(discount=_task_discount(table, indices), goal_state=self.state)
+
+
+@dataclass(frozen=True)
+class Hindsight:
+    """Goals in hindsight, mixed as OGBench does (impls/utils/datasets.py, `GCDataset.sample_goals`), under our index convention.
+
+    The three shares must sum to 1. For goal-conditioned behaviour cloning and goal-conditioned IQL.
+    """
+
+    p_current: float = 0.2
+    """The share whose goal is what the transition itself arrives at."""
+    p_future: float = 0.5
+    """The share whose goal comes later in the same episode, or at once."""
+    p_random: float = 0.3
+    """The share whose goal is any observation that a transition of the snapshot arrives at."""
+    horizon: Horizon = "geometric"
+    """How far ahead a future goal lies: ``uniform`` over the rest of the episode, or ``geometric`` and cut at its end."""
+    goal_discount: float = 0.99
+    """The geometric horizon continues with this probability; its mean is 1 / (1 - goal_discount) transitions."""
+    negative_reward: bool = False
+    """Rewards -1 until the goal and 0 there, instead of 0 and 1; which is better depends on the task (Zhang and Stadie,
+    "Understanding Hindsight Goal Relabeling")."""
+
+    def __post_init__(self) -> None:
+        shares = (self.p_current, self.p_future, self.p_random)
+        if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+            raise FlywheelError(f"The shares of current, future and random goals must be at least 0 and sum to 1, not {shares}.")
+        _check_horizon(self.horizon, self.goal_discount)
+
+    def __call__(self, table: EpisodeTable, indices: Indices, rng: np.random.Generator) -> Relabeled:
+        """Goals of the three kinds; the reward follows from whether the transition reaches its goal."""
+        kind = rng.random(len(indices))
+        end = _sub_trajectory_end(table, indices, rng, self.horizon, self.goal_discount)
+        goal = table.start[indices.episode] + end + 1
+        goal = np.where(kind < self.p_current, indices.row + 1, goal)
+        is_random = kind >= self.p_current + self.p_future
+        goal = np.where(is_random, table.transition_rows[rng.integers(table.total, size=len(indices))] + 1, goal)
+        reached = goal == indices.row + 1
+        reward = reached.astype(np.float32) - np.float32(self.negative_reward)
+        return Relabeled(discount=(~reached).astype(np.float32), reward=reward, goal_row=goal)
+
+
+@dataclass(frozen=True)
+class ActionableGoals:
+    """Actionable Models' two streams (Chebotar et al. 2021). Each transition t gets a sub-trajectory end i >= t.
+
+    Hindsight: the goal is s_{i+1} of the same episode; reward 1 and terminal exactly when t == i.
+    Chaining: the goal is from another episode; `is_chained` exactly when t == i, where the target is the value Q(s_i, a_i, g)
+    itself, and no reward and no end anywhere. A snapshot of one episode has nothing to chain to and gets hindsight alone.
+    """
+
+    p_chained: float = 0.5
+    """The share of transitions with a goal from another episode."""
+    horizon: Horizon = "uniform"
+    """The distribution of i: ``uniform`` over the rest of the episode, or ``geometric`` and cut at its end."""
+    goal_discount: float = 0.99
+    """The geometric horizon continues with this probability."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.p_chained <= 1.0:
+            raise FlywheelError(f"The share of chained goals must lie in [0, 1], not {self.p_chained}.")
+        _check_horizon(self.horizon, self.goal_discount)
+
+    def __call__(self, table: EpisodeTable, indices: Indices, rng: np.random.Generator) -> Relabeled:
+        """Both streams, mixed at random."""
+        end = _sub_trajectory_end(table, indices, rng, self.horizon, self.goal_discount)
+        chained = (rng.random(len(indices)) < self.p_chained) & (len(table) > 1)
+        goal = np.where(chained, _row_of_another_episode(table, indices, rng), table.start[indices.episode] + end + 1)
+        is_end = end == indices.step
+        reached = is_end & ~chained
+        return Relabeled(
+            discount=(~reached).astype(np.float32), reward=reached.astype(np.float32), goal_row=goal, is_chained=is_end & chained
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """An observation to reach, and where it was seen."""
+
+    state: Floats
+    """(D,)"""
+    episode_id: str
+    step: int
+    """The observation's number within the episode."""
+
+
+def choose_task_goal(columns: Columns, task: str) -> Goal:
+    """The most typical end of a task: the medoid, in normalised states, of the successful episodes' final observations.
+
+    A medoid is a state that really occurred, where a mean of states need not be possible. Raises `FlywheelError` if the snapshot
+    holds no success of the task.
+    """
+    table = columns.table
+    candidates = np.flatnonzero(table.success & (table.task == task))
+    if not len(candidates):
+        raise FlywheelError(
+            f"No episode of task '{task}' succeeded, so there is no goal to choose; collect successes first, or give a goal."
+        )
+    spread = np.linspace(0, len(candidates) - 1, min(len(candidates), _MOST_CANDIDATES))
+    candidates = candidates[spread.astype(np.int64)]
+    mean, std = state_statistics(columns)
+    final = columns.state[table.final_row[candidates]]
+    scaled = ((final - mean) / std).astype(np.float64)
+    squares = (scaled**2).sum(axis=1)
+    distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * scaled @ scaled.T, 0))
+    best = int(distances.sum(axis=1).argmin())
+    episode = int(candidates[best])
+    return Goal(state=np.array(final[best]), episode_id=table.episode_id[episode], step=int(table.transitions[episode]))
+
+
+def _task_discount(table: EpisodeTable, indices: Indices) -> Floats:
+    ends: Bools = table.terminal[indices.episode] & (indices.step == table.transitions[indices.episode] - 1)
+    return (~ends).astype(np.float32)
+
+
+def _sub_trajectory_end(
+    table: EpisodeTable, indices: Indices, rng: np.random.Generator, horizon: Horizon, discount: float
+) -> Ints:
+    """(n,) a transition number i with t <= i < T for each transition t."""
+    last = table.transitions[indices.episode] - 1
+    if horizon == "uniform":
+        return rng.integers(indices.step, last, endpoint=True, dtype=np.int64)
+    return np.minimum(indices.step + rng.geometric(1.0 - discount, size=len(indices)) - 1, last)
+
+
+def _row_of_another_episode(table: EpisodeTable, indices: Indices, rng: np.random.Generator) -> Ints:
+    """(n,) a row that a uniformly drawn transition of any other episode arrives at; arbitrary if there is no other."""
+    own = table.transitions[indices.episode]
+    drawn: Ints = rng.integers(np.maximum(table.total - own, 1), dtype=np.int64)
+    # Number the other episodes' transitions as if the own ones were cut out, then step over the cut.
+    drawn += np.where(drawn >= table.first[indices.episode], own, 0)
+    rows: Ints = table.transition_rows[drawn % table.total] + 1
+    return rows
+
+
+def _check_horizon(horizon: str, discount: float) -> None:
+    if horizon not in ("uniform", "geometric") or not 0.0 <= discount < 1.0:
+        raise FlywheelError(f"A goal horizon is uniform or geometric with a discount in [0, 1), not {horizon} with {discount}.")

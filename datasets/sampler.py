@@ -1,0 +1,82 @@
+"""Which transitions a chunk of batches holds: a pure function of the snapshot and of the generator that is passed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from flywheel.core.errors import FlywheelError
+from flywheel.datasets.table import Bools, EpisodeTable, Ints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Indices:
+    """n sampled transitions."""
+
+    row: Ints
+    """(n,) rows of the columns."""
+    episode: Ints
+    """(n,) indices into the table."""
+    step: Ints
+    """(n,) the transition's number t within its episode."""
+
+    def __len__(self) -> int:
+        """The number of samples n."""
+        return len(self.row)
+
+
+class Sampler(Protocol):
+    """Draws transitions; a chunk of many batches is drawn at once and sliced by its consumer."""
+
+    def sample(self, rng: np.random.Generator, n: int) -> Indices:
+        """Draw n transitions with replacement."""
+
+
+def locate(table: EpisodeTable, transition: Ints) -> Indices:
+    """Rows, episodes and steps of transitions given by their number in snapshot order, (n,) in [0, N)."""
+    episode = table.episode_of[transition].astype(np.int64)
+    return Indices(row=table.transition_rows[transition], episode=episode, step=transition - table.first[episode])
+
+
+@dataclass(frozen=True, eq=False)
+class UniformSampler:
+    """Every transition of the snapshot is equally likely."""
+
+    table: EpisodeTable
+
+    def sample(self, rng: np.random.Generator, n: int) -> Indices:
+        """Draw n transitions with replacement."""
+        return locate(self.table, rng.integers(self.table.total, size=n))
+
+
+class MixedSampler:
+    """A fixed share of the samples from some episodes, the rest from the others; uniform within each.
+
+    Online finetuning takes half of each batch from new episodes however few they are (RLPD, Ball et al. 2023, section 4.1).
+    The two kinds are interleaved evenly: any b consecutive samples hold `fraction` * b from the chosen ones, to within one.
+    """
+
+    def __init__(self, table: EpisodeTable, chosen: Bools, fraction: float) -> None:
+        """`chosen`, (E,), marks the episodes that get the share `fraction`; raises `FlywheelError` if either side is empty."""
+        if not 0.0 <= fraction <= 1.0:
+            raise FlywheelError(f"The mixed share must lie in [0, 1], not {fraction}.")
+        is_chosen = chosen[table.episode_of]
+        self._table, self._fraction = table, fraction
+        self._chosen, self._others = np.flatnonzero(is_chosen), np.flatnonzero(~is_chosen)
+        if (fraction > 0 and not len(self._chosen)) or (fraction < 1 and not len(self._others)):
+            side = "chosen" if not len(self._chosen) else "other"
+            raise FlywheelError(
+                f"A share of {fraction} cannot be mixed: there are no {side} episodes; collect some, or sample uniformly."
+            )
+
+    def sample(self, rng: np.random.Generator, n: int) -> Indices:
+        """Draw n transitions with replacement."""
+        from_chosen = np.diff(np.floor(np.arange(n + 1) * self._fraction)) > 0
+        count = int(from_chosen.sum())
+        transition = np.empty(n, np.int64)
+        # A side that gets no sample may be empty, and numpy draws nothing from an empty range.
+        transition[from_chosen] = self._chosen[rng.integers(max(len(self._chosen), 1), size=count)]
+        transition[~from_chosen] = self._others[rng.integers(max(len(self._others), 1), size=n - count)]
+        return locate(self._table, transition)
