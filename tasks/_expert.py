@@ -13,6 +13,9 @@ Vector = npt.NDArray[np.float64]
 
 OPEN, CLOSE = -1.0, 1.0
 
+GRIP = 0.06
+"""Fingers closer than this, in metres, may hold a cube; they open to 8 cm."""
+
 
 @dataclass(frozen=True)
 class Imperfection:
@@ -71,6 +74,14 @@ class ScriptedExpert:
         """Where the end effector should go, (3,) metres, and what the fingers do (`OPEN` or `CLOSE`)."""
         raise NotImplementedError
 
+    def approach(self, observation: Observation, cube: str) -> tuple[Vector, bool]:
+        """Above the believed place of a cube first, then down to it: the target, and whether the hand has arrived."""
+        hand, grasp = observation["eef_pos"], observation[cube] + self._offset
+        aside, above = float(np.hypot(*(grasp - hand)[:2])), float(hand[2] - grasp[2])
+        if aside > 0.02 + 0.3 * max(0.0, above):
+            return raised(grasp, 0.08), False
+        return grasp, max(aside, abs(above)) < self._reach
+
 
 def raised(place: Array, height: float) -> Vector:
     """The place `height` metres above another, (3,)."""
@@ -95,6 +106,6 @@ def fingers_open(observation: Observation) -> float:
     return float(left - right)
 
 
-def fingers_rest(observation: Observation) -> bool:
-    """Whether the fingers have stopped moving."""
-    return bool(np.abs(observation["gripper_qvel"]).max() < 0.01)
+def fingers_closed(observation: Observation) -> bool:
+    """Whether the fingers have stopped, on a cube or on each other."""
+    return fingers_open(observation) < GRIP and bool(np.abs(observation["gripper_qvel"]).max() < 0.01)

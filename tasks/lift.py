@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from flywheel.core.policy import Policy
 from flywheel.core.specs import ArraySpec, Observation
-from flywheel.tasks._expert import CLOSE, OPEN, Imperfection, ScriptedExpert, Vector, fingers_open, fingers_rest, raised
+from flywheel.tasks._expert import CLOSE, OPEN, Imperfection, ScriptedExpert, Vector, fingers_closed, raised
 from flywheel.tasks.base import Task
 
 TABLE_HEIGHT = 0.8
@@ -48,12 +46,8 @@ class LiftExpert(ScriptedExpert):
 
     def plan(self, observation: Observation) -> tuple[Vector, float]:
         """Aim above the cube, at it, hold while the fingers close, then up."""
-        hand, grasp = observation["eef_pos"], observation["cube_pos"] + self._offset
-        if self._closing:
-            self._lifting |= fingers_rest(observation) and fingers_open(observation) < 0.06
-            return raised(hand, 0.1 if self._lifting else 0.0), CLOSE
-        aside, above = float(np.hypot(*(grasp - hand)[:2])), float(hand[2] - grasp[2])
-        if aside > 0.02 + 0.3 * max(0.0, above):
-            return raised(grasp, 0.08), OPEN
-        self._closing = max(aside, abs(above)) < self._reach
-        return grasp, CLOSE if self._closing else OPEN
+        if not self._closing:
+            target, self._closing = self.approach(observation, "cube_pos")
+            return target, CLOSE if self._closing else OPEN
+        self._lifting |= fingers_closed(observation)
+        return raised(observation["eef_pos"], 0.1 if self._lifting else 0.0), CLOSE

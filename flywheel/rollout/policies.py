@@ -1,0 +1,88 @@
+"""From the word that a person writes to the policy that acts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from flywheel.core.errors import FlywheelError
+from flywheel.core.policy import Policy
+from flywheel.core.specs import ActionSpec, Array, Observation
+from flywheel.tasks.env import Env
+
+SCRIPTED = ("expert", "random")
+
+
+class RandomPolicy:
+    """Uniform actions within the declared limits: the floor that any policy must beat."""
+
+    agent_id = "random"
+    checkpoint = ""
+    snapshot = ""
+
+    def __init__(self, action: ActionSpec) -> None:
+        """Take the limits from the robot."""
+        self._low, self._high = action.bounds
+        self.reset(0)
+
+    def reset(self, seed: int) -> None:
+        """Start the episode's own random stream."""
+        self._rng = np.random.default_rng([seed, 2])
+
+    def act(self, observation: Observation, goal: Observation | None = None) -> Array:
+        """Any action, (A,) float32."""
+        return self._rng.uniform(self._low, self._high).astype(np.float32)
+
+
+def policy_name(source: str) -> str:
+    """What identifies a policy source whatever its path: ``expert``, ``random``, or the checkpoint's hash."""
+    if source in SCRIPTED:
+        return source
+    from flywheel.policy import LearnedPolicy
+
+    return LearnedPolicy.load(_existing(source)).checkpoint
+
+
+@contextmanager
+def open_policy(source: str, env: Env, *, explore: bool = False) -> Iterator[Policy]:
+    """The policy that a source names: ``expert``, ``random``, or the path of a trained policy; `explore` samples its actions.
+
+    A learned policy acts with one thread, which is fastest for one observation and gives the same numbers in any process.
+    Raises `FlywheelError` when there is no such policy, or when it was made for another robot or task.
+    """
+    if source == "expert":
+        yield env.task.expert()
+        return
+    if source == "random":
+        yield RandomPolicy(env.robot.action_spec)
+        return
+    import torch
+
+    from flywheel.policy import LearnedPolicy
+
+    policy = LearnedPolicy.load(_existing(source))
+    policy.deterministic = not explore
+    _check_fit(policy.observation_spec.to_json(), env.robot.observation_spec.to_json(), source, "observations")
+    _check_fit(policy.action_spec.to_json(), env.robot.action_spec.to_json(), source, "actions")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield policy
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _existing(source: str) -> Path:
+    path = Path(source)
+    if not path.exists():
+        raise FlywheelError(f"There is no policy '{source}'; give {', '.join(SCRIPTED)}, or the path of a trained policy.")
+    return path
+
+
+def _check_fit(policy: dict[str, object], robot: dict[str, object], source: str, what: str) -> None:
+    different = sorted(key for key in policy.keys() | robot.keys() if policy.get(key) != robot.get(key))
+    if different:
+        raise FlywheelError(f"The policy {source} was trained on other {what} than this robot and task give: {different} differ.")

@@ -1,0 +1,130 @@
+"""Episodes in parallel processes: each process opens the job once, then is handed one seed at a time.
+
+Every process has a pipe of its own, so that one that is killed at any moment leaves no shared lock behind and is noticed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, Literal, Protocol, TypeVar
+
+from flywheel.core.errors import FlywheelError
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+_Message = tuple[Literal["ready", "result", "done", "mistake", "error"], Any]
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_PATIENCE = 30.0
+"""Seconds that a process gets to finish its episode and close its files."""
+
+
+class Job(Protocol[R_co]):
+    """What a process does; it must be picklable."""
+
+    def open(self) -> AbstractContextManager[Callable[[int], R_co]]:
+        """Prepare whatever an episode needs; yields the function from a seed to its result."""
+
+
+def run_job(job: Job[R], seeds: Sequence[int], processes: int) -> Iterator[R]:
+    """The result of every seed, in the order in which they finish; one process means this one.
+
+    Closing the iterator, or Ctrl-C, lets the processes finish their episodes and end. Raises `FlywheelError` with the
+    sentence of a process that met one, or when a process dies.
+    """
+    if processes <= 1:
+        with job.open() as work:
+            yield from map(work, seeds)
+        return
+    waiting = deque(seeds)
+    workers: dict[Connection, SpawnProcess] = {}
+    try:
+        with _single_threaded():
+            workers.update(_start(job) for _ in range(min(processes, len(seeds))))
+        active = set(workers)
+        while active:
+            for pipe in wait(list(active)):
+                assert isinstance(pipe, Connection)
+                kind, value = _receive(pipe, workers[pipe])
+                if kind == "done":
+                    active.remove(pipe)
+                    continue
+                pipe.send(waiting.popleft() if waiting else None)
+                if kind == "result":
+                    yield value
+    finally:
+        _end(workers)
+
+
+def _start(job: Job[R]) -> tuple[Connection, SpawnProcess]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, job), daemon=True)
+    process.start()
+    theirs.close()
+    return ours, process
+
+
+def _receive(pipe: Connection, process: SpawnProcess) -> _Message:
+    try:
+        message: _Message = pipe.recv()
+    except (EOFError, ConnectionError):
+        process.join(_PATIENCE)
+        raise FlywheelError(
+            f"A worker process died with exit code {process.exitcode} (out of memory?); what it had stored is kept, run it again."
+        ) from None
+    if message[0] == "mistake":
+        raise FlywheelError(message[1])
+    if message[0] == "error":
+        raise RuntimeError(f"A worker process failed:\n{message[1]}")
+    return message
+
+
+def _end(workers: dict[Connection, SpawnProcess]) -> None:
+    # A process that reads a closed pipe finishes its episode, closes its files and ends.
+    for pipe in workers:
+        pipe.close()
+    for process in workers.values():
+        process.join(_PATIENCE)
+        if process.is_alive():
+            process.terminate()
+
+
+def _serve(pipe: Connection, job: Job[R]) -> None:
+    # Ctrl-C reaches the whole group; the parent decides when to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with job.open() as work:
+            pipe.send(("ready", None))
+            while (seed := pipe.recv()) is not None:
+                pipe.send(("result", work(seed)))
+        pipe.send(("done", None))
+    except (EOFError, ConnectionError):
+        return  # the parent has closed the pipe, or is gone
+    except FlywheelError as error:
+        pipe.send(("mistake", str(error)))
+    except Exception:
+        pipe.send(("error", traceback.format_exc()))
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Processes started within use one thread each: many processes with many threads are slower than one."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
