@@ -27,6 +27,8 @@ from flywheel.tasks.env import Env, make_env
 
 Progress = Callable[[int, int], None]
 
+_SUMMARY = "evaluation.json"
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
@@ -52,6 +54,8 @@ class EvaluateConfig:
     """Act through the safety layer."""
     videos: int = 0
     """How many of the first episodes are filmed."""
+    versus: Path | None = None
+    """The folder of another evaluation on the same seeds, to compare with pair by pair."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,8 @@ def compare(a: Evaluation, b: Evaluation) -> Comparison:
 def evaluate(config: EvaluateConfig, on_progress: Progress = lambda done, total: None) -> Evaluation:
     """Run the episodes that `config.output` does not hold yet, and return all of them.
 
-    Every finished episode is one line of ``episodes.jsonl``; the summary is ``evaluation.json``. Raises `FlywheelError` for
+    Every finished episode is one line of ``episodes.jsonl``; the summary is ``evaluation.json``, and ``comparison.json`` where
+    `config.versus` is given. Raises `FlywheelError` for
     training seeds, names that do not exist, or an output folder that holds another evaluation.
     """
     if config.episodes < 1 or config.first_seed < EVALUATION_SEED:
@@ -183,8 +188,20 @@ def evaluate(config: EvaluateConfig, on_progress: Progress = lambda done, total:
             found[result.seed] = result
             on_progress(len(found), len(seeds))
     evaluation = Evaluation(config.task, config.robot, policy, tuple(found[seed] for seed in seeds))
-    write_atomically(config.output / "evaluation.json", json.dumps(evaluation.to_json(), indent=1).encode())
+    _write_json(config.output / _SUMMARY, evaluation.to_json())
+    if config.versus is not None:
+        _write_json(config.output / "comparison.json", compare(evaluation, load_evaluation(config.versus)).to_json())
     return evaluation
+
+
+def load_evaluation(folder: Path) -> Evaluation:
+    """The evaluation that a folder holds; raises `FlywheelError` when it holds none that is finished."""
+    try:
+        data = json.loads((folder / _SUMMARY).read_text())
+        results = tuple(EpisodeResult(**result) for result in data["results"])
+        return Evaluation(data["task"], data["robot"], data["policy"], results)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise FlywheelError(f"{folder} holds no finished evaluation; run flywheel eval --output {folder} first.") from None
 
 
 @dataclass(frozen=True)
@@ -228,13 +245,17 @@ def _result(episode: Episode) -> EpisodeResult:
     return EpisodeResult(about.seed, about.success, episode.transitions, episode.episode_return, about.agent_id)
 
 
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(data, indent=1).encode())
+
+
 def _claim(config: EvaluateConfig, policy: str) -> None:
     """Say in the output folder what is evaluated there, and refuse one that holds something else."""
     goals = "" if config.goals is None else _goals_hash(config.goals)
     wanted = {"task": config.task, "robot": config.robot, "policy": policy, "safe": config.safe, "goals": goals}
     path = config.output / "identity.json"
     if not path.exists():
-        write_atomically(path, json.dumps(wanted).encode())
+        _write_json(path, wanted)
     elif json.loads(path.read_text()) != wanted:
         raise FlywheelError(f"{config.output} holds the evaluation of another policy, task or robot; give another folder.")
 

@@ -16,8 +16,7 @@ class PairedDifference:
     """How much more often A succeeds than B on the same initial states."""
 
     difference: float
-    low: float
-    high: float
+    ci95: tuple[float, float]
 
 
 def wilson(successes: int, count: int, z: float = Z95) -> tuple[float, float]:
@@ -55,4 +54,4 @@ def paired_difference(only_a: int, only_b: int, count: int, z: float = Z95) -> P
         raise FlywheelError("The two evaluations have no seed in common; evaluate both on the same seeds.")
     a, b = (only_a + 1) / (count + 2), (only_b + 1) / (count + 2)
     half = z * math.sqrt((a + b - (a - b) ** 2) / (count + 2))
-    return PairedDifference((only_a - only_b) / count, max(-1.0, a - b - half), min(1.0, a - b + half))
+    return PairedDifference((only_a - only_b) / count, (max(-1.0, a - b - half), min(1.0, a - b + half)))
