@@ -36,8 +36,8 @@ class Sampler(Protocol):
 
 def locate(table: EpisodeTable, transition: Ints) -> Indices:
     """Rows, episodes and steps of transitions given by their number in snapshot order, (n,) in [0, N)."""
-    episode = table.episode_of[transition].astype(np.int64)
-    return Indices(row=table.transition_rows[transition], episode=episode, step=transition - table.first[episode])
+    episode = table.episode_of.take(transition).astype(np.int64)
+    return Indices(row=transition + table.offset.take(episode), episode=episode, step=transition - table.first.take(episode))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,1 @@
+"""What `flywheel bench` and `make bench-peers` measure."""

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flywheel.core.errors import FlywheelError
+from flywheel.datasets.sampler import MixedSampler, UniformSampler, locate
+from tests.tables import chi_square, lengths, make_table
+
+
+@given(lengths, st.integers(0, 99))
+def test_table_numbers_every_transition_once(transitions: list[int], seed: int) -> None:
+    table = make_table(transitions, seed)
+    found = locate(table, np.arange(table.total))
+
+    expected = [(table.start[e] + t, e, t) for e, count in enumerate(transitions) for t in range(count)]
+    assert list(zip(found.row, found.episode, found.step, strict=True)) == expected
+    np.testing.assert_array_equal(table.row(np.arange(table.total)), found.row)
+    # Final observations are steps but never transitions.
+    assert not set(found.row) & set(table.final_row)
+    assert sorted(table.step_rows) == sorted([*found.row, *table.final_row])
+
+
+@given(lengths, st.integers(0, 99))
+def test_uniform_samples_are_transitions_of_the_table(transitions: list[int], seed: int) -> None:
+    table = make_table(transitions, seed)
+    found = UniformSampler(table).sample(np.random.default_rng(seed), 500)
+
+    assert len(found) == 500
+    np.testing.assert_array_equal(found.row, table.start[found.episode] + found.step)
+    assert (found.step >= 0).all()
+    assert (found.step < table.transitions[found.episode]).all()
+
+
+def test_uniform_sampling_is_uniform_over_transitions_not_episodes() -> None:
+    table = make_table([1, 2, 500, 37, 1])
+    found = UniformSampler(table).sample(np.random.default_rng(1), 200_000)
+
+    number = table.first[found.episode] + found.step
+    counts = np.bincount(number, minlength=table.total)
+    assert abs(chi_square(counts, np.full(table.total, 200_000 / table.total))) < 5
+
+
+def test_sampling_is_a_pure_function_of_the_generator() -> None:
+    table = make_table([5, 50, 3])
+    for sampler in (UniformSampler(table), MixedSampler(table, np.array([True, False, False]), 0.3)):
+        one, two, other = (sampler.sample(np.random.default_rng(seed), 100) for seed in ([7, 1], [7, 1], [7, 2]))
+        np.testing.assert_array_equal(one.row, two.row)
+        assert (one.row != other.row).any()
+
+
+def test_what_is_drawn_does_not_depend_on_where_episodes_lie() -> None:
+    one, two = make_table([5, 50, 3], seed=1), make_table([5, 50, 3], seed=2)
+    assert (one.start != two.start).any()
+    first, second = (UniformSampler(table).sample(np.random.default_rng(0), 100) for table in (one, two))
+    np.testing.assert_array_equal(first.episode, second.episode)
+    np.testing.assert_array_equal(first.step, second.step)
+
+
+@given(lengths.filter(lambda counts: len(counts) > 1), st.floats(0, 1), st.integers(1, 64), st.integers(0, 99))
+def test_mixed_share_holds_in_every_batch(transitions: list[int], fraction: float, batch: int, seed: int) -> None:
+    table = make_table(transitions, seed)
+    chosen = np.arange(len(table)) == seed % len(table)
+    found = MixedSampler(table, chosen, fraction).sample(np.random.default_rng(seed), 10 * batch)
+
+    np.testing.assert_array_equal(found.row, table.start[found.episode] + found.step)
+    shares = chosen[found.episode].reshape(10, batch).sum(axis=1)
+    assert (np.abs(shares - fraction * batch) <= 1 + 1e-6).all()
+
+
+def test_mixed_sampling_is_uniform_within_each_side() -> None:
+    table = make_table([1, 2, 300, 37, 4])
+    chosen = np.array([False, True, False, True, False])
+    found = MixedSampler(table, chosen, 0.5).sample(np.random.default_rng(3), 200_000)
+
+    counts = np.bincount(table.first[found.episode] + found.step, minlength=table.total)
+    is_chosen = chosen[table.episode_of]
+    for side in (is_chosen, ~is_chosen):
+        assert counts[side].sum() == 100_000
+        assert abs(chi_square(counts[side], np.full(side.sum(), 100_000 / side.sum()))) < 5
+
+
+def test_mixing_needs_both_sides_unless_one_gets_nothing() -> None:
+    table = make_table([4, 5])
+    nobody, everybody = np.zeros(2, np.bool_), np.ones(2, np.bool_)
+    with pytest.raises(FlywheelError, match="no chosen episodes"):
+        MixedSampler(table, nobody, 0.5)
+    with pytest.raises(FlywheelError, match="no other episodes"):
+        MixedSampler(table, everybody, 0.5)
+    with pytest.raises(FlywheelError, match=r"\[0, 1\], not 1.5"):
+        MixedSampler(table, everybody, 1.5)
+    assert len(MixedSampler(table, nobody, 0.0).sample(np.random.default_rng(0), 10)) == 10
+    assert len(MixedSampler(table, everybody, 1.0).sample(np.random.default_rng(0), 10)) == 10
