@@ -235,5 +235,5 @@ def test_task_goal_weighs_the_dimensions_by_their_spread() -> None:
 
 
 def test_task_goal_needs_a_success() -> None:
-    with pytest.raises(FlywheelError, match="No episode of task 'lift' succeeded.*collect"):
+    with pytest.raises(FlywheelError, match=r"No episode of task 'lift' succeeded.*collect"):
         choose_task_goal(_columns(np.zeros((1, 2), np.float32), [False], ["lift"]), "lift")
