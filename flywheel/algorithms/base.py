@@ -1,0 +1,112 @@
+"""What every algorithm is: networks and losses. No optimizer, no logger, no device, no data source."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from flywheel.core.batch import Batch
+from flywheel.core.errors import FlywheelError
+from flywheel.networks.encoders import StateEncoder
+
+_PRETRAINED = ("encoder.", "actor.", "critic.hidden.")
+"""What another algorithm can start from. Never a critic's output layer: it is a logit in one, a return in another."""
+
+
+@dataclass(frozen=True)
+class AlgorithmConfig:
+    """What every algorithm has to know."""
+
+    hidden: tuple[int, ...] = (256, 256)
+    """Widths of the hidden layers of every network."""
+
+
+class Algorithm(nn.Module, ABC):
+    """Networks with losses, one per network.
+
+    An update is: `losses`, one backward over their sum, one optimizer step over `parameter_groups`, `after_step`. Every
+    loss leaves gradients on its own network alone, so one backward serves all. Randomness comes from torch's global
+    generator, which the trainer seeds before each update.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[AlgorithmConfig]]
+    relabel: ClassVar[Literal["task", "actionable"]] = "task"
+    """How transitions are to be relabelled for it."""
+
+    actor: nn.Module
+
+    def __init__(self, config: AlgorithmConfig, state_dim: int, action_dim: int, goal_conditioned: bool) -> None:
+        super().__init__()
+        if not config.hidden or min(config.hidden) < 1:
+            raise FlywheelError(f"hidden must name at least one width, each at least 1, not {config.hidden}.")
+        self.encoder = StateEncoder(state_dim, goal_conditioned)
+        self.action_dim = action_dim
+        self._metrics: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """One scalar per network, by name."""
+
+    @abstractmethod
+    def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
+        """Actions (B, A) in [-1, 1] for observations (B, ...); the same ones again if deterministic."""
+
+    @abstractmethod
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The trainable parameters, each once, as an optimizer's groups: ``params`` and ``lr``."""
+
+    def after_step(self) -> None:
+        """What follows an optimizer step: target networks move."""
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Detached scalar diagnostics of the last `losses`."""
+        return self._metrics
+
+    def set_statistics(self, mean: Any, std: Any) -> None:
+        """Normalise states by (state - mean) / std, each (D,), array or tensor."""
+        self.encoder.set_statistics(torch.as_tensor(mean), torch.as_tensor(std))
+
+    def load_pretrained(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Take what fits, by name and shape, of another algorithm's `state_dict`: statistics, actor, the critic's hidden layers.
+
+        Target networks are set to the online ones. Returns the names that were taken.
+        """
+        own = self.state_dict()
+        taken = {
+            name: tensor
+            for name, tensor in state.items()
+            if name.startswith(_PRETRAINED) and name in own and own[name].shape == tensor.shape
+        }
+        self.load_state_dict({**own, **taken})
+        self.synchronise_targets()
+        return sorted(taken)
+
+    def synchronise_targets(self) -> None:
+        """Set every target network to its online network; for algorithms that have one."""
+
+    def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The features of s and of s', each (B, F)."""
+        return self.encoder(batch.observation, batch.goal), self.encoder(batch.next_observation, batch.goal)
+
+
+def group(learning_rate: float, *modules: nn.Module | nn.Parameter) -> dict[str, Any]:
+    """One entry of `parameter_groups`."""
+    params = [p for item in modules for p in (item.parameters() if isinstance(item, nn.Module) else [item])]
+    return {"params": params, "lr": learning_rate}
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Inside, gradients flow through the module and leave nothing on its parameters."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)

@@ -1,0 +1,142 @@
+"""Conservative Q-learning, CQL(H) (Kumar, Zhou, Tucker, Levine 2020; arXiv 2006.04779), on soft actor-critic.
+
+    L_Q     = (Q_k(s, a) - y)^2 + w (log sum_i exp(Q_k(s, a_i) - log mu(a_i)) - Q_k(s, a))   (eq. 4, appendix F)
+    y       = r + gamma min_k Qbar_k(s', a'),  a' ~ pi(.|s')                                  (deterministic backup)
+    L_pi    = alpha log pi(a~|s) - min_k Q_k(s, a~),  a~ ~ pi(.|s)
+    L_alpha = -alpha (log pi(a~|s) - A)                                                       (target entropy -A)
+
+The a_i are N uniform actions, N of pi(.|s) and N of pi(.|s'); the latter are evaluated at s with their density at s', as in the
+reference (A20.3). No gradient reaches the actor through them (A20.5). The Lagrange form, which is on by default in the
+reference's command line but off in its recommendations (A20.1), is off unless `lagrange_threshold` is given.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flywheel.algorithms import ops
+from flywheel.algorithms._chunked import chunked_sum
+from flywheel.algorithms.base import Algorithm, AlgorithmConfig, frozen, group
+from flywheel.core.batch import Batch
+from flywheel.networks.actors import TanhGaussianActor
+from flywheel.networks.critics import Critic
+
+_CHUNK_STATES = 8
+"""States per chunk of the many-action evaluation: activations of 30 actions, 2 critics and width 256 fit a 1 MiB L2 cache."""
+_LARGEST_MULTIPLIER = 1e6
+Policy = tuple[Tensor, Tensor]
+"""Mean and log-std before the tanh, each (B, A)."""
+
+
+@dataclass(frozen=True)
+class CQLConfig(AlgorithmConfig):
+    """Settings of conservative Q-learning."""
+
+    conservative_weight: float = 5.0
+    """w: how strongly values of actions outside the data are pushed down."""
+    n_actions: int = 10
+    """N: uniform actions, actions of pi(.|s) and of pi(.|s'), each so many per state."""
+    actor_learning_rate: float = 1e-4
+    """Adam's step size for the actor and the entropy temperature."""
+    critic_learning_rate: float = 3e-4
+    """Adam's step size for the critics (and the Lagrange multiplier, where there is one)."""
+    target_rate: float = 0.005
+    """How far the target critics move towards the critics at each update."""
+    lagrange_threshold: float | None = None
+    """Tune w's multiplier by dual ascent until the conservative term is this large; off by default."""
+
+
+class CQL(Algorithm):
+    """Conservative Q-learning with an importance-sampled log-sum-exp and a tuned entropy temperature."""
+
+    name = "cql"
+    Config = CQLConfig
+
+    def __init__(self, config: CQLConfig, state_dim: int, action_dim: int, goal_conditioned: bool) -> None:
+        super().__init__(config, state_dim, action_dim, goal_conditioned)
+        self.config = config
+        self.actor = TanhGaussianActor(self.encoder.feature_dim, action_dim, config.hidden)
+        self.critic = Critic(self.encoder.feature_dim, action_dim, config.hidden)
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.log_temperature = nn.Parameter(torch.zeros(()))
+        if config.lagrange_threshold is not None:
+            self.log_multiplier = nn.Parameter(torch.zeros(()))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of the module's equations."""
+        features, next_features = self.features(batch)
+        policy: Policy = self.actor(features)
+        with torch.no_grad():
+            next_policy: Policy = self.actor(next_features)
+            next_action = ops.sample_tanh_gaussian(*next_policy, 1)[0].squeeze(1)
+            next_value = self.target_critic(next_features, next_action).amin(dim=0)
+            actions, log_density = self._proposals(policy, next_policy)
+        q = self.critic(features, batch.action)
+        gap = self._logsumexp(features, actions, log_density) - q.mean(dim=1).sum()
+        td_loss = ops.squared_td_loss(q, ops.td_target(batch.reward, batch.discount, next_value))
+        self._metrics = {"q": q.detach().mean(), "conservative_gap": gap.detach() / self.critic.members}
+        return self._critic_losses(td_loss, self.config.conservative_weight * gap) | self._actor_losses(features, policy)
+
+    def _critic_losses(self, td_loss: Tensor, conservative: Tensor) -> dict[str, Tensor]:
+        threshold = self.config.lagrange_threshold
+        if threshold is None:
+            return {"critic": td_loss + conservative}
+        multiplier = self.log_multiplier.exp().clamp(max=_LARGEST_MULTIPLIER)
+        excess = conservative - threshold * self.critic.members
+        return {"critic": td_loss + multiplier.detach() * excess, "multiplier": -multiplier * excess.detach()}
+
+    def _actor_losses(self, features: Tensor, policy: Policy) -> dict[str, Tensor]:
+        action, log_prob = (sample.squeeze(1) for sample in ops.sample_tanh_gaussian(*policy, 1))
+        with frozen(self.critic):
+            q = self.critic(features, action).amin(dim=0)
+        temperature = self.log_temperature.exp()
+        entropy_error = (log_prob.detach() - self.action_dim).mean()
+        self._metrics |= {"entropy": -log_prob.detach().mean(), "temperature": temperature.detach()}
+        return {
+            "actor": (temperature.detach() * log_prob - q).mean(),
+            "temperature": -temperature * entropy_error,
+        }
+
+    def _proposals(self, policy: Policy, next_policy: Policy) -> tuple[Tensor, Tensor]:
+        """The 3 N actions per state, (B, 3 N, A), and their log densities, (B, 3 N)."""
+        rows, count = policy[0].shape[0], self.config.n_actions
+        uniform = ops.uniform_actions(rows, count, self.action_dim, policy[0].device)
+        current, log_current = ops.sample_tanh_gaussian(*policy, count)
+        following, log_following = ops.sample_tanh_gaussian(*next_policy, count)
+        log_uniform = torch.full_like(log_current, ops.uniform_log_density(self.action_dim))
+        return torch.cat([uniform, current, following], 1), torch.cat([log_uniform, log_current, log_following], 1)
+
+    def _logsumexp(self, features: Tensor, actions: Tensor, log_density: Tensor) -> Tensor:
+        """The mean over states of the log-sum-exp, summed over critics."""
+
+        def total(features: Tensor, actions: Tensor, log_density: Tensor) -> Tensor:
+            return ops.conservative_logsumexp(self.critic.many(features, actions), log_density).sum()
+
+        rows = (features, actions, log_density)
+        return chunked_sum(total, list(self.critic.parameters()), rows, _CHUNK_STATES) / len(features)
+
+    def after_step(self) -> None:
+        """Move the target critics."""
+        ops.soft_update(self.target_critic.parameters(), self.critic.parameters(), self.config.target_rate)
+
+    def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
+        """The mean through tanh, or a sample."""
+        mean, log_std = self.actor(self.encoder(observation, goal))
+        return torch.tanh(mean) if deterministic else ops.sample_tanh_gaussian(mean, log_std, 1)[0].squeeze(1)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The actor's and the critics', with the temperature and the multiplier beside the network whose loss they scale."""
+        multiplier = [] if self.config.lagrange_threshold is None else [self.log_multiplier]
+        return [
+            group(self.config.actor_learning_rate, self.actor, self.log_temperature),
+            group(self.config.critic_learning_rate, self.critic, *multiplier),
+        ]
+
+    def synchronise_targets(self) -> None:
+        """Set the target critics to the critics."""
+        self.target_critic.load_state_dict(self.critic.state_dict())

@@ -1,0 +1,89 @@
+"""Implicit Q-learning (Kostrikov, Nair, Levine 2021; arXiv 2110.06169).
+
+    L_V  = E_D[ |tau - 1(u < 0)| u^2 ],  u = min_k Qbar_k(s, a) - V(s)          (eq. 5)
+    L_Q  = E_D[ (r + gamma V(s') - Q_k(s, a))^2 ]                                (eq. 6)
+    L_pi = -E_D[ min(exp(beta (min_k Qbar_k(s, a) - V(s))), 100) log pi(a|s) ]   (eq. 7)
+
+tau is `expectile`, beta `inverse_temperature`, Qbar the target critic. Defaults are the official code's. One difference: the
+actor's learning rate is constant, because a cosine decay is wrong where training goes on online (A20.13).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flywheel.algorithms import ops
+from flywheel.algorithms.base import Algorithm, AlgorithmConfig, group
+from flywheel.core.batch import Batch
+from flywheel.networks.actors import GaussianActor
+from flywheel.networks.critics import Critic, ValueFunction
+
+
+@dataclass(frozen=True)
+class IQLConfig(AlgorithmConfig):
+    """Settings of implicit Q-learning."""
+
+    expectile: float = 0.7
+    """tau in (0.5, 1): how close V comes to the best action's value in the data; 0.9 where good actions are rare."""
+    inverse_temperature: float = 3.0
+    """beta: 0 imitates the data, larger values follow the critic; 10 where good actions are rare."""
+    learning_rate: float = 3e-4
+    """Adam's step size, for all three networks."""
+    target_rate: float = 0.005
+    """How far the target critic moves towards the critic at each update."""
+
+
+class IQL(Algorithm):
+    """Implicit Q-learning; never asks the critic about an action that is not in the data."""
+
+    name = "iql"
+    Config = IQLConfig
+
+    def __init__(self, config: IQLConfig, state_dim: int, action_dim: int, goal_conditioned: bool) -> None:
+        super().__init__(config, state_dim, action_dim, goal_conditioned)
+        self.config = config
+        features = self.encoder.feature_dim
+        self.actor = GaussianActor(features, action_dim, config.hidden)
+        self.critic = Critic(features, action_dim, config.hidden)
+        self.value = ValueFunction(features, config.hidden)
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Equations 5 to 7."""
+        features, next_features = self.features(batch)
+        with torch.no_grad():
+            target_q = self.target_critic(features, batch.action).amin(dim=0)
+            next_value = self.value(next_features)
+        q = self.critic(features, batch.action)
+        advantage = target_q - self.value(features)
+        weights = ops.advantage_weights(advantage, self.config.inverse_temperature)
+        mean, log_std = self.actor(features)
+        log_prob = ops.gaussian_log_prob(mean, log_std, batch.action)
+        self._metrics = {"q": q.detach().mean(), "advantage": advantage.detach().mean(), "weight": weights.mean()}
+        return {
+            "value": ops.expectile_loss(advantage, self.config.expectile),
+            "critic": ops.squared_td_loss(q, ops.td_target(batch.reward, batch.discount, next_value)),
+            "actor": -(weights * log_prob).mean(),
+        }
+
+    def after_step(self) -> None:
+        """Move the target critic."""
+        ops.soft_update(self.target_critic.parameters(), self.critic.parameters(), self.config.target_rate)
+
+    def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
+        """The mean, or a sample clipped to [-1, 1]."""
+        mean, log_std = self.actor(self.encoder(observation, goal))
+        return ops.gaussian_action(mean, log_std, deterministic)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """All three networks at one rate."""
+        return [group(self.config.learning_rate, self.actor, self.critic, self.value)]
+
+    def synchronise_targets(self) -> None:
+        """Set the target critic to the critic."""
+        self.target_critic.load_state_dict(self.critic.state_dict())

@@ -1,0 +1,55 @@
+"""Gradient updates per second of an algorithm, sampling included, at the sizes of `flywheel.bench.data`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.optim import Adam
+
+from flywheel.algorithms.base import Algorithm
+from flywheel.bench.data import ACTION_DIM, OBSERVATION_DIM, measure
+from flywheel.core import registry
+from flywheel.core.batch import Batch
+from flywheel.datasets.columns import Columns
+from flywheel.datasets.relabel import ActionableGoals, Relabeler, TaskReward
+from flywheel.datasets.sampler import UniformSampler
+
+BATCH_SIZE, CHUNK_UPDATES, DISCOUNT = 256, 50, 0.99
+"""As training has them: `CHUNK_UPDATES` batches are gathered at once."""
+
+
+class Updater:
+    """One algorithm with its default settings, its optimizer and its data."""
+
+    def __init__(self, algorithm: str, columns: Columns) -> None:
+        cls = registry.load("algorithms", algorithm, Algorithm)  # type: ignore[type-abstract]
+        with_goal = cls.relabel == "actionable"
+        torch.manual_seed(0)
+        self._algorithm = cls(cls.Config(), OBSERVATION_DIM, ACTION_DIM, with_goal)
+        self._optimizer = Adam(self._algorithm.parameter_groups(), fused=True)
+        self._batches = _batches(columns, ActionableGoals() if with_goal else TaskReward())
+
+    def update(self) -> int:
+        """Sample a batch, compute the losses, take the step; returns 1, the number of updates."""
+        losses = self._algorithm.losses(next(self._batches))
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._algorithm.after_step()
+        return 1
+
+
+def measure_updates(algorithm: str, columns: Columns, bursts: int = 7, seconds: float = 1.0) -> list[float]:
+    """Updates per second in each burst."""
+    return measure(Updater(algorithm, columns).update, bursts, seconds)
+
+
+def _batches(columns: Columns, relabeler: Relabeler) -> Iterator[Batch]:
+    sampler, rng = UniformSampler(columns.table), np.random.default_rng(0)
+    while True:
+        indices = sampler.sample(rng, CHUNK_UPDATES * BATCH_SIZE)
+        chunk = columns.gather(indices, relabeler(columns.table, indices, rng), DISCOUNT)
+        for start in range(0, len(chunk), BATCH_SIZE):
+            yield chunk[start : start + BATCH_SIZE]

@@ -1,0 +1,51 @@
+"""Actors: features (B, F) -> mean and log standard deviation of a Gaussian over actions, each (B, A).
+
+The densities are in `algorithms/ops.py`. Both actors' most likely action is `tanh` of the layer called `mean`, so that one
+can be started from the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from flywheel.networks.mlp import MLP
+
+
+class GaussianActor(nn.Module):
+    """A Gaussian with its mean inside [-1, 1], not squashed, and one log-std per action dimension for all states.
+
+    As in the official IQL code: tanh on the mean, state-independent log-std, at least -5 (A5).
+    """
+
+    LOG_STD_RANGE = (-5.0, 2.0)
+
+    def __init__(self, feature_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.hidden = MLP(feature_dim, hidden)
+        self.mean = nn.Linear(hidden[-1], action_dim)
+        self.log_std = nn.Parameter(torch.zeros(action_dim))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, F) -> mean (B, A) in [-1, 1], log-std (B, A)."""
+        mean = torch.tanh(self.mean(self.hidden(features)))
+        return mean, self.log_std.clamp(*self.LOG_STD_RANGE).expand_as(mean)
+
+
+class TanhGaussianActor(nn.Module):
+    """A Gaussian that is squashed by tanh afterwards (SAC, CQL); mean and log-std both depend on the state."""
+
+    LOG_STD_RANGE = (-20.0, 2.0)
+
+    def __init__(self, feature_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.hidden = MLP(feature_dim, hidden)
+        self.mean = nn.Linear(hidden[-1], action_dim)
+        self.log_std = nn.Linear(hidden[-1], action_dim)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, F) -> mean (B, A) before the tanh, log-std (B, A) before the tanh."""
+        hidden = self.hidden(features)
+        return self.mean(hidden), self.log_std(hidden).clamp(*self.LOG_STD_RANGE)

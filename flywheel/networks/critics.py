@@ -1,0 +1,79 @@
+"""Critics Q(s, a) as one batched ensemble, and value functions V(s)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from flywheel.networks.mlp import MLP
+
+
+class EnsembleLinear(nn.Module):
+    """K linear layers as one: (K, B, in_dim) -> (K, B, out_dim), one kernel launch for all members."""
+
+    def __init__(self, members: int, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(in_dim)  # as nn.Linear
+        self.weight = nn.Parameter(torch.empty(members, in_dim, out_dim).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, 1, out_dim).uniform_(-bound, bound))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(K, B, in_dim) -> (K, B, out_dim)."""
+        return torch.baddbmm(self.bias, features, self.weight)
+
+
+class Critic(nn.Module):
+    """K independent critics: features (B, F) and actions (B, A) -> (K, B)."""
+
+    def __init__(self, feature_dim: int, action_dim: int, hidden: Sequence[int], members: int = 2) -> None:
+        super().__init__()
+        self.members = members
+        self.feature_dim = feature_dim
+        dims = itertools.pairwise((feature_dim + action_dim, *hidden))
+        self.hidden = nn.ModuleList(EnsembleLinear(members, *pair) for pair in dims)
+        self.output = EnsembleLinear(members, hidden[-1], 1)
+
+    def forward(self, features: Tensor, action: Tensor) -> Tensor:
+        """One action per state: (B, F), (B, A) -> (K, B)."""
+        pair = torch.cat([features, action], dim=-1)
+        return self._finish(torch.relu_(self._first(pair.expand(self.members, -1, -1))))
+
+    def many(self, features: Tensor, actions: Tensor) -> Tensor:
+        """N actions per state: (B, F), (B, N, A) -> (K, B, N). The states' part of the first layer is computed once per state."""
+        rows, count, _ = actions.shape
+        first = self._first
+        of_state = torch.baddbmm(first.bias, features.expand(self.members, -1, -1), first.weight[:, : self.feature_dim])
+        of_action = torch.bmm(actions.flatten(0, 1).expand(self.members, -1, -1), first.weight[:, self.feature_dim :])
+        hidden = of_action.view(self.members, rows, count, -1).add_(of_state.unsqueeze(2)).flatten(1, 2)
+        return self._finish(torch.relu_(hidden)).view(-1, rows, count)
+
+    @property
+    def _first(self) -> EnsembleLinear:
+        layer = self.hidden[0]
+        assert isinstance(layer, EnsembleLinear)
+        return layer
+
+    def _finish(self, hidden: Tensor) -> Tensor:
+        """From the first layer's activations, (K, R, H), to values, (K, R)."""
+        for layer in self.hidden[1:]:
+            hidden = torch.relu_(layer(hidden))
+        value: Tensor = self.output(hidden)
+        return value.squeeze(-1)
+
+
+class ValueFunction(nn.Module):
+    """V(s): features (B, F) -> (B,)."""
+
+    def __init__(self, feature_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.hidden = MLP(feature_dim, hidden)
+        self.output = nn.Linear(hidden[-1], 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, F) -> (B,)."""
+        value: Tensor = self.output(self.hidden(features))
+        return value.squeeze(-1)
