@@ -13,6 +13,7 @@ processes' memory maps stay valid.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from flywheel.core.episode import Episode
+from flywheel.core.errors import FlywheelError
 from flywheel.core.files import fsync_folder, write_atomically
 from flywheel.core.lineage import content_hash, json_hash
 from flywheel.core.specs import ActionSpec, ObservationSpec
@@ -66,7 +68,7 @@ class ColumnCache:
             self._reset()
 
     def append(self, episodes: Iterable[tuple[int, Episode]]) -> None:
-        """Add episodes, each with the CRC of its record."""
+        """Add episodes, each with the CRC of its record; raises `FlywheelError` if the disk is full."""
         pending: list[tuple[int, Episode]] = []
         rows = 0
         for crc, episode in episodes:
@@ -102,7 +104,7 @@ class ColumnCache:
         fsync_folder(self.folder)
 
     def _extend(self, name: str, blocks: list[Any]) -> None:
-        _append(self._column(name), np.ascontiguousarray(np.concatenate(blocks), dtype="<f4").tobytes())
+        _append(self._column(name), np.ascontiguousarray(np.concatenate(blocks), dtype=np.float32).tobytes())
 
     def _load(self) -> None:
         """Read the commit records and cut what lies beyond them; raises if the cache is not wholly what it should be."""
@@ -170,7 +172,15 @@ def _describe(episode: Episode, crc: int, start: int) -> CachedEpisode:
 
 
 def _append(path: Path, data: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(data)
-        file.flush()
-        os.fdatasync(file.fileno())
+    try:
+        with path.open("ab") as file:
+            file.write(data)
+            file.flush()
+            os.fdatasync(file.fileno())
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise FlywheelError(
+            f"The disk is full: the training cache {path.parent} needs {len(data):,} more bytes in {path.name}; free some space and "
+            "start again, and it goes on where it was."
+        ) from None

@@ -44,10 +44,12 @@ class Columns:
     def open(cls, store: EpisodeStore, snapshot: Snapshot, on_progress: Progress = lambda done, total: None) -> Self:
         """Bring the store's cache up to the snapshot and map it; only episodes that are not in it yet are decoded.
 
-        Raises `FlywheelError` for an empty snapshot.
+        Raises `FlywheelError` for an empty snapshot, for observations without a state, and if the disk is full.
         """
         if not snapshot.entries:
             raise FlywheelError(f"The snapshot of {store.path} holds no episodes; collect some first (flywheel collect).")
+        if not store.schema.observation.state_dim:
+            raise FlywheelError(f"The observations of {store.path} hold no floating-point vector; log the robot's state too.")
         with open_cache(store.path, store.schema.observation, store.schema.action) as cache:
             wanted = [(entry.episode_id, entry.crc) for entry in snapshot.entries]
             missing = [key for key in wanted if key not in cache.episodes]

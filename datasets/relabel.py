@@ -163,8 +163,10 @@ def choose_task_goal(columns: Columns, task: str) -> Goal:
     table = columns.table
     candidates = np.flatnonzero(table.success & (table.task == task))
     if not len(candidates):
+        tasks = ", ".join(sorted(set(table.task[table.success]))) or "none"
         raise FlywheelError(
-            f"No episode of task '{task}' succeeded, so there is no goal to choose; collect successes first, or give a goal."
+            f"No episode of task '{task}' succeeded, so there is no goal to choose; collect successes first, or name a task that has "
+            f"some ({tasks})."
         )
     spread = np.linspace(0, len(candidates) - 1, min(len(candidates), _MOST_CANDIDATES))
     candidates = candidates[spread.astype(np.int64)]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -12,10 +13,12 @@ import torch
 
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
+from flywheel.core.specs import ArraySpec, ObservationSpec
 from flywheel.datasets.column_cache import cache_folder, open_cache
 from flywheel.datasets.columns import Columns
 from flywheel.datasets.relabel import ActionableGoals, Hindsight, Relabeler, TaskGoal, TaskReward
 from flywheel.datasets.sampler import UniformSampler, locate
+from flywheel.datasets.schema import Schema
 from flywheel.datasets.store import EpisodeStore
 from tests.point import SCHEMA, episode, make_store
 
@@ -216,6 +219,31 @@ def test_empty_snapshot_is_refused(tmp_path: Path) -> None:
     store = EpisodeStore.create(tmp_path, "point", SCHEMA)
     with pytest.raises(FlywheelError, match="holds no episodes"):
         _open(store)
+
+
+def test_observations_without_a_state_are_refused(tmp_path: Path) -> None:
+    schema = Schema(observation=ObservationSpec({"count": ArraySpec((1,), "int64")}), action=SCHEMA.action)
+    store = EpisodeStore.create(tmp_path, "stateless", schema)
+    source = episode(0)
+    with store.writer() as writer:
+        writer.append(dataclasses.replace(source, observation={"count": np.zeros((len(source), 1), np.int64)}))
+    with pytest.raises(FlywheelError, match="no floating-point vector"):
+        _open(store)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_full_disk_is_told_and_mended(tmp_path: Path) -> None:
+    store = make_store(tmp_path, range(5))
+    with open_cache(store.path, SCHEMA.observation, SCHEMA.action):
+        pass
+    column = cache_folder(store.path) / "action.f32"
+    column.unlink()
+    column.symlink_to("/dev/full")
+    with pytest.raises(FlywheelError, match=r"disk is full.*free some space"):
+        _open(store)
+    column.unlink()
+    column.touch()
+    _assert_holds(_open(store), store)
 
 
 _BUILD = """

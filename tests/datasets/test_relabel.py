@@ -237,3 +237,5 @@ def test_task_goal_weighs_the_dimensions_by_their_spread() -> None:
 def test_task_goal_needs_a_success() -> None:
     with pytest.raises(FlywheelError, match=r"No episode of task 'lift' succeeded.*collect"):
         choose_task_goal(_columns(np.zeros((1, 2), np.float32), [False], ["lift"]), "lift")
+    with pytest.raises(FlywheelError, match=r"task 'lfit' succeeded.*\(lift, stack\)"):
+        choose_task_goal(_columns(np.zeros((2, 2), np.float32), [True, True], ["stack", "lift"]), "lfit")
