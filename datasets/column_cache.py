@@ -181,6 +181,6 @@ def _append(path: Path, data: bytes) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise FlywheelError(
-            f"The disk is full: the training cache {path.parent} needs {len(data):,} more bytes in {path.name}; free some space and "
-            "start again, and it goes on where it was."
+            f"The disk is full: the training cache {path.parent} needs {len(data):,} more bytes in {path.name}; free some "
+            "space and start again, and it goes on where it was."
         ) from None

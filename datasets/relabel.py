@@ -165,8 +165,8 @@ def choose_task_goal(columns: Columns, task: str) -> Goal:
     if not len(candidates):
         tasks = ", ".join(sorted(set(table.task[table.success]))) or "none"
         raise FlywheelError(
-            f"No episode of task '{task}' succeeded, so there is no goal to choose; collect successes first, or name a task that has "
-            f"some ({tasks})."
+            f"No episode of task '{task}' succeeded, so there is no goal to choose; collect successes first, or name a task "
+            f"that has some ({tasks})."
         )
     spread = np.linspace(0, len(candidates) - 1, min(len(candidates), _MOST_CANDIDATES))
     candidates = candidates[spread.astype(np.int64)]
