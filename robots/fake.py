@@ -15,6 +15,7 @@ _FINGERS = 0.04
 _FINGER_STEP = 0.01
 _REACH = 0.03
 _STEP = 0.02
+_TREMOR = 1e-4  # no living sensor repeats itself to the last bit
 
 _OWN = {
     "joint_pos": ArraySpec((7,), unit="rad"),
@@ -125,7 +126,7 @@ class FakeRobot(Robot):
         return picture
 
     def _begin(self, scene: Scene) -> None:
-        rng = np.random.default_rng(scene.seed)
+        self._rng = rng = np.random.default_rng(scene.seed)
         self._steps = 0
         self._hand = np.array([-0.1, 0.0, 1.0], np.float32) + rng.normal(0.0, 0.01, 3).astype(np.float32)
         self._fingers = _FINGERS
@@ -162,7 +163,7 @@ class FakeRobot(Robot):
         speed = np.float32(self._finger_speed)
         state: dict[str, Array] = {
             "joint_pos": np.append(self._hand, np.zeros(4)),
-            "joint_vel": np.zeros(7),
+            "joint_vel": self._rng.normal(0.0, _TREMOR, 7),
             "eef_pos": self._hand,
             "eef_quat": np.array([1.0, 0.0, 0.0, 0.0]),
             "gripper_qpos": np.array([self._fingers, -self._fingers]),

@@ -28,6 +28,8 @@ class SafetyLimits:
     """An action issued longer ago than this is refused."""
     watchdog: float = 0.2
     """The arm is stopped when no good action has arrived for this long."""
+    frozen: int = 20
+    """The arm is stopped when so many observations in a row repeat the last bit for bit although it was told to move."""
     workspace: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
     """The lowest and highest corner of the box that the end effector (``eef_pos``) may be sent to."""
 
@@ -103,6 +105,7 @@ class SafeRobot(Robot):
             self._stop(str(error))
             raise
         self._eef_pos = observation.get("eef_pos")
+        self._watch_sensors(observation)
         return observation
 
     def act(self, action: Array, *, issued_at: float | None = None, sequence: int | None = None) -> Array:
@@ -152,9 +155,15 @@ class SafeRobot(Robot):
         self._last_good: float | None = None
         self._last_sequence: int | None = None
         self._eef_pos = None
+        self._state = b""
+        self._moving = False
+        self._frozen = 0
 
     def _checked(self, action: Array, issued_at: float | None, sequence: int | None) -> Array:
-        wanted = self.action_spec.validate(action)
+        try:
+            wanted = self.action_spec.validate(action)
+        except (ValueError, TypeError) as error:  # ragged lists and the like, which are no array at all
+            raise SpecError(f"the action is not an array: {error}") from None
         if sequence is not None and self._last_sequence is not None and sequence <= self._last_sequence:
             raise SpecError(f"action number {sequence} is not newer than {self._last_sequence}")
         if issued_at is not None and not 0.0 <= self._clock() - issued_at <= self._limits.max_action_age:
@@ -166,11 +175,12 @@ class SafeRobot(Robot):
         spec = self.action_spec
         safe = np.clip(wanted, *spec.bounds)
         if (safe != wanted).any():
-            self._note("clip", f"dimensions {np.flatnonzero(safe != wanted).tolist()} lay outside the declared limits")
+            self._note("clip", f"limits of dimensions {np.flatnonzero(safe != wanted).tolist()}")
         boxed = self._in_workspace(safe)
         if (boxed != safe).any():
-            self._note("clip", f"dimensions {np.flatnonzero(boxed != safe).tolist()} led out of the workspace")
+            self._note("clip", f"workspace in dimensions {np.flatnonzero(boxed != safe).tolist()}")
         executed = self._robot.act(boxed)
+        self._moving = bool(executed.any())
         self._refusals, self._last_good = 0, self._clock()
         self._last_sequence = self._last_sequence if sequence is None else sequence
         return executed
@@ -187,6 +197,14 @@ class SafeRobot(Robot):
         # An arm outside the box may come back at its declared speed and no faster.
         boxed[:3] = np.clip((target - self._eef_pos) / scale, self.action_spec.low[:3], self.action_spec.high[:3])
         return boxed
+
+    def _watch_sensors(self, observation: dict[str, Array]) -> None:
+        """Living sensors are never still to the last bit while the arm moves."""
+        state = self.observation_spec.pack_state(observation).tobytes()
+        self._frozen = self._frozen + 1 if self._moving and state == self._state else 0
+        self._state, self._moving = state, False
+        if self._frozen >= self._limits.frozen:
+            self._stop(f"{self._frozen} observations in a row repeat the last one although the arm was told to move")
 
     def _refuse(self, reason: str) -> Array:
         self._refusals += 1

@@ -7,9 +7,12 @@ every step; and an environment's own random state depends on its history, so eve
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,10 @@ _MODEL_SEED = 0
 
 # robosuite's OSC_POSE: metres and radians per unit of action; the gripper's action is a direction without a unit.
 _SCALE = (0.05, 0.05, 0.05, 0.5, 0.5, 0.5, 1.0)
+
+
+_GRAPHICS = "MUJOCO_GL"
+_MEND = "install libegl1 and libgl1-mesa-dri, or set MUJOCO_GL to osmesa, glfw or disable"
 
 
 class SimRobot(Robot):
@@ -165,14 +172,14 @@ def _build(arm: str, world: str, rate: float, needed: frozenset[str]) -> Any:
 
 def _robosuite() -> Any:
     """Import robosuite without its start-up advice; its errors still come through."""
-    choose_renderer()
-    logger = logging.getLogger("robosuite_logs")
-    quiet = _ErrorsOnly()
-    logger.addFilter(quiet)
-    try:
-        import robosuite
-    except ImportError as error:
-        raise FlywheelError(f"The simulator is not installed ({error}); install flywheel-robotics[sim].") from None
+    logging.getLogger("robosuite_logs").addFilter(_ErrorsOnly())
+    with _chosen_graphics():
+        try:
+            import robosuite
+        except ImportError as error:
+            raise FlywheelError(f"The simulator cannot be loaded ({error}); install flywheel-robotics[sim].") from None
+        except (AttributeError, RuntimeError) as error:  # how PyOpenGL reports a library that is not there
+            raise FlywheelError(f"MUJOCO_GL={os.environ.get(_GRAPHICS)} does not work here ({error}); {_MEND}.") from error
     return robosuite
 
 
@@ -183,10 +190,32 @@ class _ErrorsOnly(logging.Filter):
         return record.levelno >= logging.ERROR
 
 
-def choose_renderer() -> None:
-    """Ask MuJoCo for EGL where there is no display; it reads this variable once, when it is imported."""
-    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")
+@contextmanager
+def _chosen_graphics() -> Iterator[None]:
+    """Decide how MuJoCo draws, which it settles for good when it is imported, and leave the environment as it was.
+
+    robosuite overwrites the variable with ``egl`` whatever it holds; a child process that inherited that would fail to
+    import MuJoCo on a machine without EGL.
+    """
+    before = os.environ.get(_GRAPHICS)
+    if before is None and sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        os.environ[_GRAPHICS] = "egl" if _has_egl() else "disable"
+    try:
+        yield
+    finally:
+        os.environ.pop(_GRAPHICS, None)
+        if before is not None:
+            os.environ[_GRAPHICS] = before
+
+
+def _has_egl() -> bool:
+    """Whether EGL's library is there; without it MuJoCo cannot even be imported when asked to use it."""
+    platform = os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
+    try:
+        importlib.import_module("OpenGL.EGL")
+    except (ImportError, AttributeError, OSError):
+        return False
+    return platform == "egl"
 
 
 def _renderer(env: Any, height: int, width: int) -> Any:
@@ -200,6 +229,5 @@ def _renderer(env: Any, height: int, width: int) -> Any:
         return mujoco.Renderer(model, height, width)
     except Exception as error:  # whatever the graphics stack raises, from ctypes upwards
         raise FlywheelError(
-            f"Pictures cannot be drawn here ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
-            "install libegl1 and libgl1-mesa-dri, or set MUJOCO_GL to egl, osmesa or glfw."
+            f"Pictures cannot be drawn here ({str(error).splitlines()[0] if str(error) else type(error).__name__}); {_MEND}."
         ) from error

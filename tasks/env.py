@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from flywheel.core.specs import Array, ArraySpec
 from flywheel.robots.base import Robot, make_robot
-from flywheel.robots.safety import SafeRobot
+from flywheel.robots.safety import SafeRobot, SafetyEvent
 from flywheel.tasks.base import Task, make_task
 
 
@@ -36,6 +36,11 @@ class Env(gymnasium.Env[dict[str, Array], Array]):
     def config(self) -> dict[str, Any]:
         """What `make_env` needs to build this environment again."""
         return {"task_name": self.task.name, "robot_name": self.robot.name, "safe": isinstance(self.robot, SafeRobot)}
+
+    @property
+    def safety_events(self) -> list[SafetyEvent]:
+        """What the safety layer changed since the last reset; empty without one."""
+        return self.robot.events if isinstance(self.robot, SafeRobot) else []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Array], dict[str, Any]]:
         """Start an episode; without a seed the one after the last is used."""

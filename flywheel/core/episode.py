@@ -48,6 +48,8 @@ class EpisodeMetadata:
     calibration_id: str = ""
     controller: str = ""
     """JSON: the action's meaning, as in `ActionSpec`."""
+    safety_events: str = ""
+    """JSON: what the safety layer changed, as a list of kind, step and reason; empty where nothing was."""
     operator: str = ""
     software: str = ""
     """JSON: versions of the simulator, renderer and drivers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from typing import Any
 
 from flywheel.core.episode import Episode, EpisodeMetadata
@@ -57,6 +58,7 @@ def rollout(
         policy_checkpoint=policy.checkpoint,
         policy_snapshot=policy.snapshot,
         code_version=code_version(),
+        safety_events=_json([asdict(event) for event in env.safety_events]) if env.safety_events else "",
         controller=_json(env.robot.action_spec.to_json()),
         software=_json(env.robot.software),
         started_at_ns=started_at_ns,
