@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from flywheel.bench import data
 from flywheel.bench.data import (
     HORIZON,
-    measure,
     measure_append,
     measure_environment,
     measure_gather_limit,
@@ -22,12 +23,17 @@ from flywheel.datasets.relabel import ActionableGoals, TaskReward
 from flywheel.datasets.sampler import locate
 
 
-def test_a_rate_is_work_done_per_second() -> None:
-    calls = []
-    rates = measure(lambda: calls.append(1) or 10, bursts=3, seconds=0.01)
-    assert len(rates) == 3
-    # 10 units a call; the first call warms up and does not count.
-    assert sum(rates) * 0.01 == pytest.approx(10 * (len(calls) - 1), rel=0.5)
+def test_a_rate_is_work_done_per_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def work() -> int:
+        nonlocal now
+        now += 0.25
+        return 10
+
+    monkeypatch.setattr(data, "time", SimpleNamespace(perf_counter=lambda: now))
+    assert data.measure(work, bursts=3, seconds=1.0) == [40.0] * 3
+    assert now == 0.25 + 3 * 1.0  # the first call only warms up
 
 
 def test_synthetic_columns_are_like_those_of_a_synthetic_store(tmp_path: Path) -> None:
