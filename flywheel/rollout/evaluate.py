@@ -277,7 +277,10 @@ def _goals_hash(path: Path) -> str:
 
 def _load_goals(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (OSError, ValueError, BadZipFile) as error:
+        file = np.load(path, allow_pickle=False)
+        goals = {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, BadZipFile, AttributeError) as error:
         raise FlywheelError(f"{path} holds no goal observations ({error}); give an npz file of stacked observations.") from None
+    if len({len(value) for value in goals.values()} - {0}) != 1:
+        raise FlywheelError(f"{path} holds no goal observations; every array must have the same number of rows, at least one.")
+    return goals

@@ -1,0 +1,98 @@
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from flywheel.core import registry
+from flywheel.core.errors import FlywheelError
+from flywheel.robots.fake import FakeRobot, Faults
+from flywheel.robots.safety import SafeRobot
+from flywheel.tasks.base import make_task
+from flywheel.tasks.env import Env, make_env
+
+NOTHING = np.zeros(7, np.float32)
+
+
+@pytest.mark.parametrize("task", registry.names("tasks"))
+def test_every_task_on_the_fake_robot_is_a_gymnasium_environment(task: str) -> None:
+    with make_env(task, "fake") as env, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # unbounded observations, no registered spec
+        check_env(env, skip_render_check=True)
+        assert isinstance(env, gymnasium.Env)
+
+
+@pytest.mark.parametrize("name", registry.names("tasks"))
+def test_every_task_says_what_it_is(name: str) -> None:
+    task = make_task(name)
+    assert task.name == name
+    assert task.instruction
+    assert task.horizon > 0
+    assert task.success_detector
+    assert task.scene(5).seed == 5
+    assert task.scene(5).objects == task.objects
+
+
+def test_the_horizon_truncates() -> None:
+    with make_env("lift", "fake") as env:
+        env.reset(seed=0)
+        ends = [env.step(NOTHING)[2:4] for _ in range(env.task.horizon)]
+    assert ends == [(False, False)] * (env.task.horizon - 1) + [(False, True)]
+
+
+def test_success_terminates_with_reward_one() -> None:
+    with make_env("lift", "fake") as env:
+        observation, _ = env.reset(seed=1)
+        expert = env.task.expert(0.0)
+        rewards, end = [], (False, False)
+        while not any(end):
+            observation, reward, *end, info = env.step(expert.act(observation))
+            rewards.append(reward)
+    assert end == [True, False]
+    assert info["success"]
+    assert sum(rewards) == rewards[-1] == 1.0
+
+
+def test_a_stopped_robot_truncates() -> None:
+    with make_env("lift", "fake", safe=True) as env:
+        env.reset(seed=0)
+        bad = np.full(7, np.nan, np.float32)
+        assert env.step(bad)[3] is False
+        assert env.step(bad)[3] is True
+        assert [event.kind for event in env.safety_events] == ["hold", "stop"]
+
+
+def test_info_holds_the_executed_action() -> None:
+    with make_env("lift", "fake", safe=True) as env:
+        env.reset(seed=0)
+        info = env.step(np.full(7, 3.0, np.float32))[4]
+    np.testing.assert_array_equal(info["executed"], np.ones(7, np.float32))
+
+
+def test_its_config_builds_it_again() -> None:
+    env = make_env("stack", "fake", safe=True)
+    again = make_env(**env.config)
+    assert isinstance(again.robot, SafeRobot)
+    assert again.config == env.config
+
+
+def test_leaving_disconnects_whatever_happened() -> None:
+    task = make_task("lift")
+    robot = FakeRobot(task.scene(0), Faults(disconnect_after=1))
+    env = Env(task, robot)
+
+    def work() -> None:
+        with env:
+            env.reset(seed=0)
+            env.step(NOTHING)
+
+    with pytest.raises(FlywheelError, match="not connected"):
+        work()
+    with pytest.raises(FlywheelError, match="not connected"):
+        robot.observe()
+
+
+def test_an_unknown_task_gets_the_nearest_name() -> None:
+    with pytest.raises(FlywheelError, match="did you mean 'lift'"):
+        make_env("lifd")
