@@ -167,12 +167,10 @@ def comparison_sentence(pair: Comparison) -> str:
     how = (
         "as often as" if points == 0 else f"{points:.3g} percentage points {'more' if pair.difference > 0 else 'less'} often than"
     )
-    verdict = (
-        "which leaves room for no difference at all" if pair.low <= 0 <= pair.high else "which leaves no room for chance alone"
-    )
+    verdict = "and zero lies inside it" if pair.low <= 0 <= pair.high else "and zero lies outside it"
     return (
-        f"On the same {count:,} initial states {pair.label} succeeded {how} {pair.baseline} "
-        f"(95 % interval {_signed(pair.low)} to {_signed(pair.high)} points, {verdict}; "
+        f"On the same {count:,} initial states, {pair.label} succeeded {how} {pair.baseline} "
+        f"(95 % interval {_signed(pair.low)} to {_signed(pair.high)} points {verdict}; "
         f"exact McNemar test, {_p_value(pair.p_value)}): "
         f"both succeeded on {pair.both:,}, only the first on {pair.only_first:,}, only the second on {pair.only_second:,}, "
         f"neither on {pair.neither:,}."

@@ -17,7 +17,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "line", **{colour: f"c{i}" for i
 
 _SIZE = 13
 """Letters in CSS pixels, which are the figure's points."""
-_EM = 0.56
+_EM = 0.58
 """A sans-serif letter's mean width over its size; the browser's font is not known here."""
 UNKNOWN = "unknown"
 """What stands for a number that is not finite."""
@@ -61,11 +61,13 @@ def forest(results: Sequence[Result], name: str, width: int) -> str:
             colour = PALETTE[0] if i == len(results) - 1 else PALETTE[1] if i == 0 else MUTED
             y = i * row
             counts = f"{result.successes} of {result.episodes}, interval {interval(result.low, result.high)}"
-            axes.text(0, y + 16, elide(result.label, width if narrow else width - 300), weight="bold")
+            axes.text(0, y + 16, elide(result.label, 0.85 * (width if narrow else width - 300)), weight="bold")
             axes.text(0 if narrow else 1, y + (33 if narrow else 16), counts, color=MUTED, ha="left" if narrow else "right")
             axes.plot([0, 1], [y + row - 16] * 2, color=GRID, linewidth=1)
             if result.episodes:
-                axes.plot([result.low, result.high], [y + row - 16] * 2, color=colour, linewidth=6, alpha=0.45, clip_on=False)
+                axes.plot(
+                    [result.low, result.high], [y + row - 16] * 2, color=colour, linewidth=6, alpha=0.45, solid_capstyle="butt"
+                )
                 axes.plot(result.successes / result.episodes, y + row - 16, "o", color=colour, markersize=10, clip_on=False)
         axes.set_xlim(0, 1)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
@@ -81,12 +83,13 @@ def growth(rounds: Sequence[Growth], name: str, width: int) -> str:
     makers = list(dict.fromkeys(item.label for item in rounds))
     shown = np.unique(np.linspace(0, len(rounds) - 1, min(len(rounds), _ROUNDS_SHOWN)).astype(int))
     row, total = 48, sum(item.episodes for item in rounds)
-    with _canvas(name, width, row * len(shown), right=12 + 8 * len(f"{total:,}")) as (figure, axes):
+    with _canvas(name, width, row * len(shown), right=14 + 9 * len(f"{total:,}")) as (figure, axes):
         for i, last in enumerate(shown):
             y, item = i * row, rounds[last]
             share = percent(item.successes / item.episodes) if item.episodes else "none"
-            added = f": +{item.episodes:,} episodes, {share} successful"
-            axes.text(0, y + 16, elide(item.label, width - text_width(added) - 40) + added)
+            steps = "" if width < _NARROW else f" with {item.transitions:,} steps"
+            added = f": +{item.episodes:,} episodes{steps}, {share} successful"
+            axes.text(0, y + 16, elide(item.label, width - text_width(added) - 16) + added)
             end = _stack(axes, y + 32, makers, rounds[: last + 1])
             axes.annotate(f"{end:,}", (end, y + 32), (6, 0), textcoords="offset points", va="center", weight="bold")
         axes.set_xlim(0, max(total, 1))
@@ -107,25 +110,19 @@ def _stack(axes: Axes, y: float, makers: Sequence[str], rounds: Sequence[Growth]
 
 def stages(items: Sequence[tuple[str, float]], name: str, width: int) -> str:
     """Where the time went: one bar per stage, each beginning where the one before it ended; seconds."""
-    total = sum(seconds for _, seconds in items)
+    total = max(sum(seconds for _, seconds in items), 1e-9)
     row, start = 26, 0.0
-    with _canvas(name, width, row * len(items)) as (figure, axes):
+    names = min(0.38 * width, max(text_width(stage) for stage, _ in items))
+    with _canvas(name, width, row * len(items), left=int(names) + 12, right=84) as (figure, axes):
         for i, (stage, seconds) in enumerate(items):
-            axes.barh(i * row + row / 2, seconds, 14, left=start, color=PALETTE[0], edgecolor=PALETTE[0], linewidth=1)
-            # The label stands on the side that has more room.
-            before = start > max(total, 1e-9) - start - seconds
-            side = ((start, -6), "right") if before else ((start + seconds, 6), "left")
-            room = (start if before else total - start - seconds) / max(total, 1e-9) * width
-            value = f"  {duration(seconds)}"
-            label = elide(stage, room - text_width(value)) + value
-            axes.annotate(
-                label, (side[0][0], i * row + row / 2), (side[0][1], 0), textcoords="offset points", va="center", ha=side[1]
-            )
+            y = i * row + row / 2
+            axes.annotate(elide(stage, names), (0, y), (-8, 0), textcoords="offset points", va="center", ha="right")
+            axes.barh(y, seconds, 14, left=start, color=PALETTE[0], edgecolor=PALETTE[0], linewidth=1)
             start += seconds
-        axes.set_xlim(0, max(total, 1e-9))
-        axes.xaxis.set_major_locator(MaxNLocator(4 if width < _NARROW else 8))
+            axes.annotate(duration(seconds), (start, y), (6, 0), textcoords="offset points", va="center", color=MUTED)
+        axes.set_xlim(0, total)
+        axes.xaxis.set_major_locator(MaxNLocator(2 if width < _NARROW else 6, steps=[1, 1.2, 3, 6, 10]))  # whole minutes
         axes.xaxis.set_major_formatter(lambda value, _: duration(value))
-        _keep_within(axes)
         return _svg(figure, name, "Time by stage: " + "; ".join(f"{stage} {duration(seconds)}" for stage, seconds in items))
 
 
@@ -154,10 +151,10 @@ def _panel(axes: Axes, key: str, updates: Floats, values: Floats, width: float) 
     values = np.where(finite, values, math.nan)
     mean = smooth(values)
     axes.plot(updates, values, color=PALETTE[0], alpha=0.3, linewidth=0.8)
-    axes.plot(updates, mean, color=PALETTE[0], linewidth=1.8)
+    axes.plot(updates, mean, color=PALETTE[0], linewidth=1.8, marker="o" if len(values) < 3 else "", markersize=4)
     last = f"{mean[finite][-1]:.3g}" if finite.any() else "not finite"
     title: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom", "annotation_clip": False}
-    axes.annotate(elide(key, width - text_width(last) - 8), (0, 1), (-34, 7), **title)
+    axes.annotate(elide(key, width - text_width(last) - 20), (0, 1), (-34, 7), **title)
     axes.annotate(last, (1, 1), (0, 7), ha="right", weight="bold", color=PALETTE[0], **title)
     if finite.any() and not finite.all():
         note = f"{np.count_nonzero(~finite):,} not finite"
@@ -166,9 +163,10 @@ def _panel(axes: Axes, key: str, updates: Floats, values: Floats, width: float) 
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=GRID, linewidth=0.6)
     axes.tick_params(length=0, labelsize=10)
-    axes.yaxis.set_major_locator(MaxNLocator(3))
+    axes.yaxis.set_major_locator(MaxNLocator(3) if finite.any() else NullLocator())
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
-    axes.xaxis.set_major_locator(MaxNLocator(2, integer=True))
+    axes.set_xlim(0, max(float(updates[-1]), 1.0) * 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes.xaxis.set_major_formatter(lambda value, _: short_count(value))
 
 
@@ -199,7 +197,7 @@ def duration(seconds: float) -> str:
     """Seconds as people say them."""
     if not math.isfinite(seconds):
         return UNKNOWN
-    if seconds < 90:
+    if seconds < 59.5:
         return f"{seconds:.1f} s".replace(".0 s", " s") if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if rest else f"{minutes} min"
@@ -231,9 +229,9 @@ def _spoken(result: Result) -> str:
 
 
 @contextmanager
-def _canvas(name: str, width: int, height: int, right: int = 14) -> Iterator[tuple[Figure, Axes]]:
+def _canvas(name: str, width: int, height: int, left: int = 7, right: int = 9) -> Iterator[tuple[Figure, Axes]]:
     """A figure with one axis at the bottom, whose y runs down in pixels."""
-    left, bottom = 14, 26
+    bottom = 26
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(width / 72, (height + bottom) / 72), facecolor="none")
         box = (left / width, bottom / (height + bottom), (width - left - right) / width, height / (height + bottom))
