@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,10 +82,10 @@ def collect(config: CollectConfig, on_progress: Progress = lambda done, total: N
     missing = [seed for seed in seeds if not store.has(_id(config, policy, seed))]
     skipped, successes, steps = len(seeds) - len(missing), 0, 0
     on_progress(skipped, len(seeds))
-    results = run_job(CollectJob(config, policy), missing, config.processes)
-    for done, (metadata, transitions) in enumerate(results, start=1):
-        successes, steps = successes + metadata.success, steps + transitions
-        on_progress(skipped + done, len(seeds))
+    with closing(run_job(CollectJob(config, policy), missing, config.processes)) as results:
+        for done, (metadata, transitions) in enumerate(results, start=1):
+            successes, steps = successes + metadata.success, steps + transitions
+            on_progress(skipped + done, len(seeds))
     return Collection(store.path, len(missing), skipped, successes, steps)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -181,8 +181,8 @@ def evaluate(config: EvaluateConfig, on_progress: Progress = lambda done, total:
     found = {result.seed: result for result in _read(log) if result.seed in seeds}
     missing = [seed for seed in seeds if seed not in found]
     on_progress(len(found), len(seeds))
-    with log.open("a") as file:
-        for result in run_job(EvaluateJob(config), missing, config.processes):
+    with log.open("a") as file, closing(run_job(EvaluateJob(config), missing, config.processes)) as results:
+        for result in results:
             file.write(json.dumps(asdict(result)) + "\n")
             file.flush()
             found[result.seed] = result
@@ -219,7 +219,7 @@ class EvaluateJob:
 
             def work(seed: int) -> EpisodeResult:
                 index = seed - config.first_seed
-                goal = None if goals is None else {key: value[index % len(value)] for key, value in goals.items()}
+                goal = None if goals is None else goal_at(goals, index)
                 film = index < config.videos
                 return _filmed(config, env, policy, seed, goal) if film else _result(rollout(env, policy, seed, goal=goal))
 
@@ -273,6 +273,11 @@ def _read(log: Path) -> list[EpisodeResult]:
 def _goals_hash(path: Path) -> str:
     _load_goals(path)
     return content_hash(path.read_bytes())
+
+
+def goal_at(goals: dict[str, Array], index: int) -> dict[str, Array]:
+    """The goal of an evaluation's episode: they are taken in turn."""
+    return {key: value[index % len(value)] for key, value in goals.items()}
 
 
 def _load_goals(path: Path) -> dict[str, Array]:

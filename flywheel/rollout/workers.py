@@ -10,7 +10,7 @@ import os
 import signal
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -34,10 +34,10 @@ class Job(Protocol[R_co]):
         """Prepare whatever an episode needs; yields the function from a seed to its result."""
 
 
-def run_job(job: Job[R], seeds: Sequence[int], processes: int) -> Iterator[R]:
+def run_job(job: Job[R], seeds: Sequence[int], processes: int) -> Generator[R, None, None]:
     """The result of every seed, in the order in which they finish; one process means this one.
 
-    Closing the iterator, or Ctrl-C, lets the processes finish their episodes and end. Raises `FlywheelError` with the
+    Closing the generator, or Ctrl-C, lets the processes finish their episodes and end. Raises `FlywheelError` with the
     sentence of a process that met one, or when a process dies.
     """
     if processes <= 1:
@@ -47,7 +47,7 @@ def run_job(job: Job[R], seeds: Sequence[int], processes: int) -> Iterator[R]:
     waiting = deque(seeds)
     workers: dict[Connection, SpawnProcess] = {}
     try:
-        with _single_threaded():
+        with _single_threaded(), _deaf_to_interrupts():
             workers.update(_start(job) for _ in range(min(processes, len(seeds))))
         active = set(workers)
         while active:
@@ -101,6 +101,7 @@ def _end(workers: dict[Connection, SpawnProcess]) -> None:
 def _serve(pipe: Connection, job: Job[R]) -> None:
     # Ctrl-C reaches the whole group; the parent decides when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
         with job.open() as work:
             pipe.send(("ready", None))
@@ -128,3 +129,13 @@ def _single_threaded() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started within inherit a blocked Ctrl-C, so that it cannot tear them while they still import; ours waits."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

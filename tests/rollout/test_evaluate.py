@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flywheel.core.errors import FlywheelError
-from flywheel.rollout.evaluate import EpisodeResult, EvaluateConfig, Evaluation, compare, evaluate, load_evaluation
+from flywheel.rollout.evaluate import EpisodeResult, EvaluateConfig, Evaluation, compare, evaluate, goal_at, load_evaluation
 from flywheel.rollout.rollout import EVALUATION_SEED
 
 
@@ -73,7 +73,12 @@ def test_unreadable_goals_are_named(tmp_path: Path) -> None:
             evaluate(config(tmp_path / "out", goals=tmp_path / name))
 
 
-def test_goals_are_taken_in_turn(tmp_path: Path) -> None:
+def test_goals_are_taken_in_turn() -> None:
+    goals = {"cube_pos": np.arange(6.0).reshape(2, 3)}
+    assert [goal_at(goals, index)["cube_pos"].tolist() for index in range(3)] == [[0, 1, 2], [3, 4, 5], [0, 1, 2]]
+
+
+def test_an_evaluation_takes_goals_from_a_file(tmp_path: Path) -> None:
     np.savez(tmp_path / "goals.npz", cube_pos=np.arange(6.0).reshape(2, 3))
     evaluation = evaluate(config(tmp_path / "out", goals=tmp_path / "goals.npz", episodes=3))
     assert len(evaluation.results) == 3
