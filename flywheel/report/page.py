@@ -188,7 +188,7 @@ def _p_value(value: float) -> str:
 def embed_video(path: Path | None) -> dict[str, str]:
     """The video as a data address under ``source``, or under ``problem`` the sentence that stands in its place."""
     if path is None or not path.is_file():
-        return {"problem": "No video: rendering was not possible."}
+        return {"problem": "No video: rendering was not possible here. With EGL working, film the episode again."}
     size = path.stat().st_size
     if size > _LARGEST_VIDEO:
         return {"problem": f"{path.name} is too large to embed ({size / 1e6:.1f} MB); open it from {path.parent}."}

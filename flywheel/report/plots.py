@@ -48,7 +48,6 @@ _STYLE: Any = {
     "axes.labelcolor": MUTED,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
-    "hatch.linewidth": 1.0,
 }
 
 
@@ -59,16 +58,15 @@ def forest(results: Sequence[Result], name: str, width: int) -> str:
     with _canvas(name, width, row * len(results)) as (figure, axes):
         for i, result in enumerate(results):
             colour = PALETTE[0] if i == len(results) - 1 else PALETTE[1] if i == 0 else MUTED
-            y = i * row
+            top, line = i * row, (i + 1) * row - 16
             counts = f"{result.successes} of {result.episodes}, interval {interval(result.low, result.high)}"
-            axes.text(0, y + 16, elide(result.label, 0.85 * (width if narrow else width - 300)), weight="bold")
-            axes.text(0 if narrow else 1, y + (33 if narrow else 16), counts, color=MUTED, ha="left" if narrow else "right")
-            axes.plot([0, 1], [y + row - 16] * 2, color=GRID, linewidth=1)
+            axes.text(0, top + 16, elide(result.label, 0.85 * (width if narrow else width - 300)), weight="bold")
+            axes.text(0 if narrow else 1, top + (33 if narrow else 16), counts, color=MUTED, ha="left" if narrow else "right")
+            axes.plot([0, 1], [line, line], color=GRID, linewidth=1)
             if result.episodes:
-                axes.plot(
-                    [result.low, result.high], [y + row - 16] * 2, color=colour, linewidth=6, alpha=0.45, solid_capstyle="butt"
-                )
-                axes.plot(result.successes / result.episodes, y + row - 16, "o", color=colour, markersize=10, clip_on=False)
+                band: Any = {"linewidth": 6, "alpha": 0.45, "solid_capstyle": "butt"}
+                axes.plot([result.low, result.high], [line, line], color=colour, **band)
+                axes.plot(result.successes / result.episodes, line, "o", color=colour, markersize=10, clip_on=False)
         axes.set_xlim(0, 1)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
         _keep_within(axes)
@@ -98,12 +96,15 @@ def growth(rounds: Sequence[Growth], name: str, width: int) -> str:
 
 
 def _stack(axes: Axes, y: float, makers: Sequence[str], rounds: Sequence[Growth]) -> int:
+    """Draw the rounds' episodes as one bar at `y`, a colour per maker; returns the bar's end."""
     start = 0
-    for maker, colour in zip(makers, _cycle(len(makers)), strict=True):
+    for i, maker in enumerate(makers):
         successes = sum(item.successes for item in rounds if item.label == maker)
         episodes = sum(item.episodes for item in rounds if item.label == maker)
-        axes.barh(y, successes, 16, left=start, color=colour)
-        axes.barh(y, episodes - successes, 16, left=start + successes, color=colour, alpha=0.3)
+        colour = PALETTE[i % len(PALETTE)]
+        if episodes:
+            axes.barh(y, successes, 16, left=start, color=colour)
+            axes.barh(y, episodes - successes, 16, left=start + successes, color=colour, alpha=0.3)
         start += episodes
     return start
 
@@ -217,11 +218,7 @@ def elide(text: str, width: float) -> str:
     """The text on one line of at most about `width` pixels, its middle left out if it must be."""
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     room = max(4, int(width / (_SIZE * _EM)))
-    return text if len(text) <= room else f"{text[: (room - 1 + 1) // 2]}…{text[len(text) - (room - 1) // 2 :]}"
-
-
-def _cycle(count: int) -> Iterator[str]:
-    return (PALETTE[i % len(PALETTE)] for i in range(count))
+    return text if len(text) <= room else f"{text[: room // 2]}…{text[len(text) - (room - 1) // 2 :]}"
 
 
 def _spoken(result: Result) -> str:
