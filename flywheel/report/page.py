@@ -113,8 +113,8 @@ class Report:
     lineage: Sequence[LineageStep]
     stages: Sequence[tuple[str, float]]
     """Names and seconds, in the order in which they ran."""
-    machine: Mapping[str, str]
-    store: Mapping[str, str]
+    machine: Mapping[str, str | float]
+    store: Mapping[str, str | float]
 
 
 def render(report: Report) -> str:

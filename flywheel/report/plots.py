@@ -39,6 +39,7 @@ UNKNOWN = "unknown"
 """What stands for a number that is not finite."""
 _NARROW = 500
 _ROUNDS_SHOWN = 12
+_STRETCHES = 300
 _STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a dollar sign in a policy's name is a dollar sign
@@ -151,8 +152,10 @@ def _panel(axes: Axes, key: str, updates: Floats, values: Floats, width: float) 
     finite = np.isfinite(values)
     values = np.where(finite, values, math.nan)
     mean = smooth(values)
-    axes.plot(updates, values, color=PALETTE[0], alpha=0.3, linewidth=0.8)
-    axes.plot(updates, mean, color=PALETTE[0], linewidth=1.8, marker="o" if len(values) < 3 else "", markersize=4)
+    pale, strong = thin(values), thin(mean)
+    marker = "o" if len(values) < 3 else ""
+    axes.plot(updates[pale], values[pale], color=PALETTE[0], alpha=0.3, linewidth=0.8)
+    axes.plot(updates[strong], mean[strong], color=PALETTE[0], linewidth=1.8, marker=marker, markersize=4)
     last = f"{mean[finite][-1]:.3g}" if finite.any() else "not finite"
     title: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom", "annotation_clip": False}
     axes.annotate(elide(key, width - text_width(last) - 20), (0, 1), (-34, 7), **title)
@@ -178,6 +181,20 @@ def smooth(values: Floats) -> Floats:
     sums = np.convolve(np.where(finite, values, 0.0), window, mode="same")
     counts = np.convolve(finite.astype(float), window, mode="same")
     return np.where(finite, sums / np.maximum(counts, 1.0), math.nan)
+
+
+def thin(values: Floats) -> NDArray[np.intp]:
+    """Indices, (n,) to (m,) in order, whose line looks the same in a panel: each stretch's lowest and highest, or its gap.
+
+    A long run would otherwise make a page of many megabytes out of points finer than a pixel.
+    """
+    if len(values) <= 2 * _STRETCHES:
+        return np.arange(len(values))
+    kept: list[int] = []
+    for stretch in np.array_split(np.arange(len(values)), _STRETCHES):
+        finite = stretch[np.isfinite(values[stretch])]
+        kept += [finite[values[finite].argmin()], finite[values[finite].argmax()]] if len(finite) else [stretch[0]]
+    return np.unique(kept)
 
 
 def percent(share: float) -> str:

@@ -147,6 +147,18 @@ def test_smoothing_is_the_mean_of_four_in_a_hundred() -> None:
     np.testing.assert_array_equal(plots.smooth(values[40:60]), values[40:60])
 
 
+def test_thinning_keeps_short_records_extremes_and_gaps() -> None:
+    np.testing.assert_array_equal(plots.thin(np.arange(600.0)), np.arange(600))
+    values = np.random.default_rng(0).normal(size=20_000)
+    values[7_777], values[12_345] = 50.0, -50.0
+    values[3_000:4_000] = math.nan
+    shown = plots.thin(values)
+    assert len(shown) <= 600
+    assert {7_777, 12_345} <= set(shown)
+    assert np.isnan(values[shown]).sum() >= 10
+    assert (np.diff(shown) > 0).all()
+
+
 @pytest.mark.parametrize("width", _WIDTHS)
 def test_odd_names_stay_text_in_valid_svg(width: int) -> None:
     shown = _ODD.replace("\x07", " ")
