@@ -29,7 +29,7 @@ from flywheel.core.episode import Episode
 from flywheel.core.errors import FlywheelError
 from flywheel.core.files import fsync_folder, write_atomically
 from flywheel.core.lineage import content_hash, json_hash
-from flywheel.core.specs import ActionSpec, ObservationSpec
+from flywheel.datasets.schema import Schema
 from flywheel.datasets.table import Floats
 
 FORMAT = 1
@@ -54,13 +54,13 @@ class CachedEpisode:
 class ColumnCache:
     """An open, locked cache; make one with `open_cache`."""
 
-    def __init__(self, folder: Path, observation: ObservationSpec, action: ActionSpec) -> None:
+    def __init__(self, folder: Path, schema: Schema) -> None:
         self.folder = folder
         self.episodes: dict[tuple[str, int], CachedEpisode] = {}
         """Every committed episode by (id, CRC)."""
-        self._observation = observation
-        self._widths = {"state": observation.state_dim, "action": action.dim, "reward": 1}
-        self._header = {"format": FORMAT, "schema": json_hash({"observation": observation.to_json(), "action": action.to_json()})}
+        self._observation = schema.observation
+        self._widths = {"state": schema.observation.state_dim, "action": schema.action.dim, "reward": 1}
+        self._header = {"format": FORMAT, "schema": json_hash(schema.to_json())}
         self._rows = 0
         try:
             self._load()
@@ -141,13 +141,13 @@ class ColumnCache:
 
 
 @contextmanager
-def open_cache(store: Path, observation: ObservationSpec, action: ActionSpec) -> Iterator[ColumnCache]:
+def open_cache(store: Path, schema: Schema) -> Iterator[ColumnCache]:
     """The cache of the store at a path, locked against other builders; memory maps that it gave outlive the lock."""
     folder = cache_folder(store)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield ColumnCache(folder, observation, action)
+        yield ColumnCache(folder, schema)
 
 
 def cache_folder(store: Path) -> Path:

@@ -50,7 +50,7 @@ class Columns:
             raise FlywheelError(f"The snapshot of {store.path} holds no episodes; collect some first (flywheel collect).")
         if not store.schema.observation.state_dim:
             raise FlywheelError(f"The observations of {store.path} hold no floating-point vector; log the robot's state too.")
-        with open_cache(store.path, store.schema.observation, store.schema.action) as cache:
+        with open_cache(store.path, store.schema) as cache:
             wanted = [(entry.episode_id, entry.crc) for entry in snapshot.entries]
             missing = [key for key in wanted if key not in cache.episodes]
             cache.append(_decode(store, missing, on_progress))

@@ -237,7 +237,7 @@ def test_observations_without_a_state_are_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_full_disk_is_told_and_mended(tmp_path: Path) -> None:
     store = make_store(tmp_path, range(5))
-    with open_cache(store.path, SCHEMA.observation, SCHEMA.action):
+    with open_cache(store.path, SCHEMA):
         pass
     column = cache_folder(store.path) / "action.f32"
     column.unlink()
@@ -270,7 +270,7 @@ def test_killed_builds_lose_only_their_last_commit(tmp_path: Path) -> None:
             process.stdout.readline()
         process.send_signal(signal.SIGKILL)
         process.wait()
-    with open_cache(store.path, SCHEMA.observation, SCHEMA.action) as cache:
+    with open_cache(store.path, SCHEMA) as cache:
         assert len(cache.episodes) > 0
     _assert_holds(_open(store), store)
 
@@ -281,6 +281,6 @@ def test_concurrent_builders_share_one_cache(tmp_path: Path) -> None:
     decoded = sum(len(builder.communicate()[0].splitlines()) - 1 for builder in builders)
     assert [builder.returncode for builder in builders] == [0, 0]
     assert decoded == 40
-    with open_cache(store.path, SCHEMA.observation, SCHEMA.action) as cache:
+    with open_cache(store.path, SCHEMA) as cache:
         assert len(cache.episodes) == 40
     _assert_holds(_open(store), store)
