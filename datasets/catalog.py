@@ -1,0 +1,174 @@
+"""Where every episode of a store is right now: in the sealed shards and, acknowledged but unsealed, in the journals.
+
+Reading takes no lock and never writes. The journals are read before the list of shards, so that one which is sealed
+meanwhile is seen twice and not never; an episode seen twice counts once.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from flywheel.datasets.index import EpisodeIndex, Fingerprint, IndexRow, index_row
+from flywheel.datasets.layout import Layout, Shards
+from flywheel.datasets.tfrecord import Damage, DamagedError, DamageWarning, Record, scan
+
+
+@dataclass
+class _Journal:
+    """How far a journal has been read."""
+
+    inode: int
+    end: int = 0
+    rows: list[IndexRow] = field(default_factory=list)
+
+
+class Catalog:
+    """The rows of one store, brought up to date by `refresh`."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.rows: dict[str, IndexRow] = {}
+        """Every episode by id."""
+        self.shards = Shards("")
+        self._layout = layout
+        self._index = EpisodeIndex(layout.index)
+        self._journals: dict[str, _Journal] = {}
+        self._sealed: dict[str, tuple[Fingerprint, list[IndexRow]]] = {}
+        self._info: os.stat_result | None = None
+
+    def refresh(self) -> None:
+        """Take in what was appended or sealed since the last call."""
+        present = self._read_journals()
+        self._read_shards()
+        for name in self._journals.keys() - present:
+            self._forget(self._journals.pop(name).rows)  # sealing has replaced them by now; what is left is gone from the disk
+
+    def note(self, row: IndexRow, inode: int, end: int) -> None:
+        """Take in a record that this process has just written to its own journal, which then ends at `end`."""
+        self._take_unsealed(self._journals.setdefault(row.shard, _Journal(inode)), row, end)
+
+    def save_index(self) -> None:
+        """Add every sealed shard to the index on disk."""
+        self._index.save(self._sealed)
+
+    def _read_journals(self) -> set[str]:
+        """Take in what the journals hold beyond what was read; returns the names of those that exist."""
+        present = set()
+        for path in sorted(self._layout.journals.glob("*.tfrecord")):
+            name = path.relative_to(self._layout.path).as_posix()
+            with suppress(FileNotFoundError):  # sealed this moment, so that the list of shards has it
+                self._read_journal(path, name)
+                present.add(name)
+        return present
+
+    def _read_journal(self, path: Path, name: str) -> None:
+        status = path.stat()
+        journal = self._journals.setdefault(name, _Journal(status.st_ino))
+        if journal.inode != status.st_ino:  # recovery has replaced a damaged journal by its whole records
+            self._forget(self._journals.pop(name).rows)
+            journal = self._journals.setdefault(name, _Journal(status.st_ino))
+        if status.st_size <= journal.end:
+            return
+        with path.open("rb") as file:
+            damage: Damage | None = None
+            for item in scan(file.fileno(), journal.end):
+                if isinstance(item, Damage):
+                    damage = item
+                    continue
+                if damage is not None:
+                    # Damage at the end is an episode being written; damage in the middle is real.
+                    _warn(path, damage.reason)
+                row = _row(item, name, path)
+                if row is not None:
+                    self._take_unsealed(journal, row, item.end)
+
+    def _take_unsealed(self, journal: _Journal, row: IndexRow, end: int) -> None:
+        journal.end = end
+        journal.rows.append(row)
+        self.rows.setdefault(row.episode_id, row)
+
+    def _forget(self, rows: Iterable[IndexRow]) -> None:
+        for row in rows:
+            if self.rows.get(row.episode_id) is row:
+                del self.rows[row.episode_id]
+
+    def _read_shards(self) -> None:
+        status = self._layout.info.stat() if self._layout.info.exists() else None
+        if status is not None and self._info is not None and _unchanged(status, self._info):
+            return
+        shards = self._layout.read_shards()
+        if shards.lengths[: len(self.shards.lengths)] != self.shards.lengths:  # restored from a copy, perhaps
+            self._forget([row for _, rows in self._sealed.values() for row in rows])
+            self._sealed = {}
+        new = {}
+        for number, records in enumerate(shards.lengths):
+            name = shards.file_name(number)
+            if name not in self._sealed:
+                fingerprint = self._fingerprint(name, records)
+                if fingerprint is not None:
+                    new[name] = fingerprint
+        indexed = self._index.load(new)
+        for name, fingerprint in new.items():
+            self._take_sealed(name, fingerprint, indexed.get(name))
+        self.shards, self._info = shards, status
+
+    def _take_sealed(self, name: str, fingerprint: Fingerprint, rows: list[IndexRow] | None) -> None:
+        if rows is None:
+            rows = self._from_journal(name, fingerprint) or self._scan_shard(name, fingerprint)
+        self._sealed[name] = (fingerprint, rows)
+        for row in rows:
+            known = self.rows.get(row.episode_id)
+            if known is None or known.shard in self._journals:
+                self.rows[row.episode_id] = row
+
+    def _from_journal(self, name: str, fingerprint: Fingerprint) -> list[IndexRow] | None:
+        """The rows of a shard that was read as a journal already."""
+        status = (self._layout.path / name).stat()
+        for journal in self._journals.values():
+            if journal.inode == status.st_ino and journal.end == status.st_size and len(journal.rows) == fingerprint.records:
+                return [replace(row, shard=name) for row in journal.rows]
+        return None
+
+    def _scan_shard(self, name: str, fingerprint: Fingerprint) -> list[IndexRow]:
+        path = self._layout.path / name
+        rows = []
+        with path.open("rb") as file:
+            for item in scan(file.fileno()):
+                if isinstance(item, Damage):
+                    _warn(path, item.reason)
+                    continue
+                row = _row(item, name, path)
+                if row is not None:
+                    rows.append(row)
+        return rows
+
+    def _fingerprint(self, name: str, records: int) -> Fingerprint | None:
+        path = self._layout.path / name
+        try:
+            with path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - 4))
+                return Fingerprint(records, size, int.from_bytes(file.read(4), "little"))
+        except FileNotFoundError:
+            _warn(path, "It is listed in dataset_info.json but missing.")
+            return None
+
+
+def _row(record: Record, shard: str, path: Path) -> IndexRow | None:
+    try:
+        return index_row(record, shard)
+    except DamagedError as error:
+        _warn(path, f"The record at byte {record.offset} is no episode: {error}")
+        return None
+
+
+def _unchanged(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_ino, one.st_mtime_ns, one.st_size) == (other.st_ino, other.st_mtime_ns, other.st_size)
+
+
+def _warn(path: Path, reason: str) -> None:
+    warnings.warn(f"{path}: {reason} It is left out; 'flywheel store verify' tells more.", DamageWarning, stacklevel=3)

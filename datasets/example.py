@@ -1,0 +1,176 @@
+"""tf.train.Example without TensorFlow: a map from names to lists of floats, integers or byte strings.
+
+The wire format is protocol buffers' (tensorflow/core/example/example.proto, feature.proto); `encode` gives the bytes of
+``SerializeToString(deterministic=True)``. The parser takes what TensorFlow and `encode` write, lists packed, and raises
+`DamagedError` for anything else: a record is read as it was written or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from flywheel.core.specs import Array
+from flywheel.datasets.tfrecord import DamagedError
+
+Features = Mapping[str, Array | Sequence[bytes]]
+"""float32 arrays are stored as float_list, int64 arrays as int64_list, sequences of bytes as bytes_list; arrays are flattened."""
+
+# A tag is field number * 8 + wire type, and every field here is length-delimited (wire type 2).
+_FIRST, _SECOND = 0x0A, 0x12
+_BYTES, _FLOATS, _INTEGERS = 0x0A, 0x12, 0x1A
+_LONGEST_VARINT = 10
+
+
+def encode(features: Features) -> bytes:
+    """The features as a serialised tf.train.Example, sorted by name."""
+    entries = [_field(_FIRST, _key(name) + _field(_SECOND, _feature(features[name]))) for name in sorted(features)]
+    return _field(_FIRST, b"".join(entries))
+
+
+def parse(payload: bytes) -> dict[str, memoryview]:
+    """The features of an Example by name, each still encoded: read one with `floats`, `integers` or `strings`.
+
+    Raises `DamagedError` where the bytes are no such message.
+    """
+    view = memoryview(payload)
+    features: dict[str, memoryview] = {}
+    start, stop = _only(view, _FIRST)
+    while start < stop:
+        entry, start = _take(view, start, stop, _FIRST)
+        (name_start, name_stop), at = _span(entry, 0, len(entry), _FIRST)
+        try:
+            name = str(entry[name_start:name_stop], "utf-8")
+        except UnicodeDecodeError:
+            raise DamagedError("A feature's name is not UTF-8.") from None
+        feature, at = _take(entry, at, len(entry), _SECOND)
+        if at != len(entry) or name in features:
+            raise DamagedError(f"The feature {name!r} is not written as tf.train.Example does.")
+        features[name] = feature
+    return features
+
+
+def floats(feature: memoryview) -> npt.NDArray[np.float32]:
+    """A float_list as a new array, (N,)."""
+    packed = _packed(feature, _FLOATS)
+    if len(packed) % 4:
+        raise DamagedError("A float list is cut off.")
+    return np.frombuffer(packed, "<f4").astype(np.float32)
+
+
+def integers(feature: memoryview) -> npt.NDArray[np.int64]:
+    """An int64_list as a new array, (N,)."""
+    return _decode_varints(np.frombuffer(_packed(feature, _INTEGERS), np.uint8))
+
+
+def strings(feature: memoryview) -> list[bytes]:
+    """A bytes_list."""
+    start, stop = _only(feature, _BYTES)
+    found = []
+    while start < stop:
+        item, start = _take(feature, start, stop, _FIRST)
+        found.append(bytes(item))
+    return found
+
+
+def _feature(value: Array | Sequence[bytes]) -> bytes:
+    if not isinstance(value, np.ndarray):
+        return _field(_BYTES, b"".join(_field(_FIRST, item) for item in value))
+    if value.dtype == np.float32:
+        tag, packed = _FLOATS, value.astype("<f4", copy=False).tobytes()
+    elif value.dtype == np.int64:
+        tag, packed = _INTEGERS, _encode_varints(value.reshape(-1))
+    else:
+        raise TypeError(f"tf.train.Example holds float32, int64 and bytes, not {value.dtype}.")
+    return _field(tag, _field(_FIRST, packed) if packed else b"")
+
+
+def _field(tag: int, data: bytes) -> bytes:
+    return b"".join((bytes((tag,)), _varint(len(data)), data))
+
+
+@lru_cache(maxsize=4096)
+def _key(name: str) -> bytes:
+    return _field(_FIRST, name.encode())
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _encode_varints(values: npt.NDArray[np.int64]) -> bytes:
+    if not len(values) or (values.min() >= 0 and values.max() < 0x80):
+        return values.astype(np.uint8).tobytes()
+    unsigned = values.astype(np.int64).view(np.uint64)[:, None]
+    shifts = np.arange(0, 7 * _LONGEST_VARINT, 7, dtype=np.uint64)
+    groups = unsigned >> shifts
+    used = groups > 0
+    used[:, 0] = True  # zero, too, takes one byte
+    more = groups[:, :-1] > 0x7F
+    encoded = (groups & np.uint64(0x7F)).astype(np.uint8)
+    encoded[:, :-1] |= more.astype(np.uint8) << 7
+    return encoded[used].tobytes()
+
+
+def _decode_varints(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    if not len(data) or data.max() < 0x80:
+        return data.astype(np.int64)
+    last = np.flatnonzero(data < 0x80)
+    if not len(last) or last[-1] != len(data) - 1:
+        raise DamagedError("An integer list is cut off.")
+    first = np.concatenate([[0], last[:-1] + 1])
+    lengths = last - first + 1
+    if lengths.max() > _LONGEST_VARINT or (data[last[lengths == _LONGEST_VARINT]] > 1).any():
+        raise DamagedError("An integer list holds a number of more than 64 bits.")
+    place = np.arange(len(data)) - np.repeat(first, lengths)
+    groups = (data & 0x7F).astype(np.uint64) << (7 * place).astype(np.uint64)
+    return np.add.reduceat(groups, first).view(np.int64)
+
+
+def _packed(feature: memoryview, tag: int) -> memoryview:
+    """The bytes of a packed list, which is one field in a list in a feature; an empty list has no such field."""
+    start, stop = _only(feature, tag)
+    if start == stop:
+        return feature[start:start]
+    packed, end = _take(feature, start, stop, _FIRST)
+    if end != stop:
+        raise DamagedError("A list is not packed as tf.train.Example writes it.")
+    return packed
+
+
+def _only(view: memoryview, tag: int) -> tuple[int, int]:
+    """The span of the one field that a message holds."""
+    span, end = _span(view, 0, len(view), tag)
+    if end != len(view):
+        raise DamagedError("There are bytes behind the message's end.")
+    return span
+
+
+def _take(view: memoryview, start: int, stop: int, tag: int) -> tuple[memoryview, int]:
+    (begin, end), following = _span(view, start, stop, tag)
+    return view[begin:end], following
+
+
+def _span(view: memoryview, start: int, stop: int, tag: int) -> tuple[tuple[int, int], int]:
+    """Where the content of the length-delimited field at `start` lies, and where the next field does."""
+    if start >= stop or view[start] != tag:
+        raise DamagedError("The bytes are no tf.train.Example of the expected kind.")
+    length, shift = 0, 0
+    for position in range(start + 1, min(stop, start + 1 + _LONGEST_VARINT)):
+        byte = view[position]
+        length |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            begin = position + 1
+            if length > stop - begin:
+                break
+            return (begin, begin + length), begin + length
+        shift += 7
+    raise DamagedError("A field is cut off.")

@@ -1,0 +1,150 @@
+"""The table of episodes to filter by: one row per episode, kept in SQLite, derived from the shards alone.
+
+Sealed shards never change, so rows are kept per shard and taken only if the shard's size, number of records and last CRC
+are those they were made from, and if each row agrees with its own checksum. Whatever is missing or wrong is read from the shard again.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+import google_crc32c
+
+from flywheel.core.episode import EpisodeMetadata
+from flywheel.datasets.codec import summarize
+from flywheel.datasets.tfrecord import Record
+
+_BUSY_SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexRow(EpisodeMetadata):
+    """An episode's metadata, its summary, and where its record lies."""
+
+    length: int
+    """The number of transitions (actions taken)."""
+    episode_return: float
+    shard: str
+    """The file that holds the record, relative to the store."""
+    offset: int
+    crc: int
+    """The record's masked CRC32C."""
+
+
+class Fingerprint(NamedTuple):
+    """What tells one shard's content from another's at a glance."""
+
+    records: int
+    size: int
+    last_crc: int
+
+
+def index_row(record: Record, shard: str) -> IndexRow:
+    """The row of a record; raises `DamagedError` if it is no episode."""
+    metadata, length, episode_return = summarize(record.payload)
+    return IndexRow(
+        **metadata.to_json(), length=length, episode_return=episode_return, shard=shard, offset=record.offset, crc=record.crc
+    )
+
+
+_COLUMNS = tuple(item.name for item in fields(IndexRow))
+_BOOLS = tuple(number for number, item in enumerate(fields(IndexRow)) if item.type == "bool")
+_NAMES = ", ".join(f'"{name}"' for name in _COLUMNS)
+_TABLES = f"""
+CREATE TABLE IF NOT EXISTS shards (shard TEXT PRIMARY KEY, records INTEGER, size INTEGER, last_crc INTEGER);
+CREATE TABLE IF NOT EXISTS episodes ({_NAMES}, checksum INTEGER, PRIMARY KEY (shard, "offset"));
+"""
+_SELECT = f'SELECT {_NAMES}, checksum FROM episodes WHERE shard = ? ORDER BY "offset"'
+_INSERT = f"INSERT INTO episodes ({_NAMES}, checksum) VALUES ({', '.join('?' * (len(_COLUMNS) + 1))})"
+_values = attrgetter(*_COLUMNS)
+
+Shard = tuple[Fingerprint, Sequence[IndexRow]]
+
+
+class EpisodeIndex:
+    """The index file of one store. Nothing here raises for a file that is missing, damaged, locked or unwritable."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def load(self, shards: Mapping[str, Fingerprint]) -> dict[str, list[IndexRow]]:
+        """The rows of those shards that are indexed soundly. Never writes."""
+        if not shards or not self.path.exists():
+            return {}
+        try:
+            with closing(self._connect("ro")) as connection:
+                known = _fingerprints(connection)
+                current = [shard for shard, fingerprint in shards.items() if known.get(shard) == fingerprint]
+                found = {shard: _load(connection, shard) for shard in current}
+        except sqlite3.Error:
+            return {}
+        return {shard: rows for shard, rows in found.items() if rows is not None and len(rows) == shards[shard].records}
+
+    def save(self, shards: Mapping[str, Shard]) -> None:
+        """Add the shards that are not indexed yet; an index that cannot be used is begun again."""
+        try:
+            self._save(shards)
+        except sqlite3.OperationalError:
+            # Locked, full or read-only: the next writer adds what is missing. Or columns of another version, so begin again.
+            if not self._fits():
+                self._begin_again(shards)
+        except sqlite3.DatabaseError:
+            self._begin_again(shards)
+
+    def _save(self, shards: Mapping[str, Shard]) -> None:
+        with closing(self._connect("rwc")) as connection, connection:
+            # No sync: what a power loss damages, the checksums find, and the shards still have.
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.executescript(_TABLES)
+            known = _fingerprints(connection)
+            for shard, (fingerprint, rows) in shards.items():
+                if known.get(shard) != fingerprint:
+                    connection.execute("DELETE FROM episodes WHERE shard = ?", (shard,))
+                    connection.execute("INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?)", (shard, *fingerprint))
+                    connection.executemany(_INSERT, [(*_values(row), _checksum(row)) for row in rows])
+
+    def _fits(self) -> bool:
+        try:
+            with closing(self._connect("ro")) as connection:
+                columns = [row[1] for row in connection.execute("PRAGMA table_info(episodes)")]
+        except sqlite3.Error:
+            return True  # not the columns' fault
+        return not columns or columns == [*_COLUMNS, "checksum"]
+
+    def _begin_again(self, shards: Mapping[str, Shard]) -> None:
+        with suppress(OSError, sqlite3.Error):
+            for path in (self.path, self.path.with_name(f"{self.path.name}-journal")):
+                path.unlink(missing_ok=True)
+            self._save(shards)
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        return sqlite3.connect(f"file:{quote(os.fspath(self.path))}?mode={mode}", uri=True, timeout=_BUSY_SECONDS)
+
+
+def _fingerprints(connection: sqlite3.Connection) -> dict[str, Fingerprint]:
+    return {row[0]: Fingerprint(*row[1:]) for row in connection.execute("SELECT shard, records, size, last_crc FROM shards")}
+
+
+def _load(connection: sqlite3.Connection, shard: str) -> list[IndexRow] | None:
+    """The rows of a shard, or None if one does not agree with its checksum."""
+    rows = []
+    for *values, checksum in connection.execute(_SELECT, (shard,)):
+        for number in _BOOLS:
+            values[number] = bool(values[number])
+        row = IndexRow(**dict(zip(_COLUMNS, values, strict=True)))
+        if _checksum(row) != checksum:
+            return None
+        rows.append(row)
+    return rows
+
+
+def _checksum(row: IndexRow) -> int:
+    return int(google_crc32c.value(repr(_values(row)).encode()))

@@ -1,0 +1,139 @@
+"""TFRecord framing without TensorFlow: length (u64), its CRC, payload, its CRC, little-endian, CRC32C masked.
+
+The format is TensorFlow's (tensorflow/core/lib/io/record_writer.h). A reader here never trusts a length that its CRC does
+not confirm, so damaged or hostile bytes cost neither memory nor time beyond the file's own size.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import google_crc32c
+
+from flywheel.core.errors import FlywheelError
+
+_LENGTH = struct.Struct("<Q")
+_CRC = struct.Struct("<I")
+_HEADER = _LENGTH.size + _CRC.size
+OVERHEAD = _HEADER + _CRC.size
+"""Bytes that the frame adds to a payload."""
+_WINDOW = 1 << 20
+"""Bytes read at a time in the search for the next record behind a damaged length."""
+
+
+class DamagedError(FlywheelError):
+    """Bytes on disk are not what was written there."""
+
+
+class DamageWarning(UserWarning):
+    """Something is damaged and was left out; the message names its file and offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One whole record: its payload agrees with both CRCs."""
+
+    offset: int
+    payload: bytes
+    crc: int
+    """The payload's masked CRC32C, as stored behind it."""
+
+    @property
+    def end(self) -> int:
+        """The offset of the next record."""
+        return self.offset + OVERHEAD + len(self.payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Bytes from `offset` to `end` that are no record."""
+
+    offset: int
+    end: int
+    reason: str
+
+
+def masked_crc(data: bytes) -> int:
+    """CRC32C rotated and offset, as TFRecord stores it (so that a CRC over data holding CRCs stays sound)."""
+    crc = int(google_crc32c.value(data))
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def frame(payload: bytes) -> bytes:
+    """The payload as a TFRecord."""
+    length = _LENGTH.pack(len(payload))
+    return b"".join((length, _CRC.pack(masked_crc(length)), payload, _CRC.pack(masked_crc(payload))))
+
+
+def read_record(descriptor: int, offset: int, stop: int | None = None) -> Record:
+    """The record at an offset of an open file that counts up to `stop` (its size); raises `DamagedError` if it is not whole."""
+    stop = os.fstat(descriptor).st_size if stop is None else stop
+    length = _record_length(descriptor, offset, stop)
+    body = _read(descriptor, offset + _HEADER, length + _CRC.size)
+    payload, (crc,) = body[:length], _CRC.unpack(body[length:])
+    if masked_crc(payload) != crc:
+        raise DamagedError(f"The record at byte {offset} does not agree with its CRC.")
+    return Record(offset, payload, crc)
+
+
+def scan(descriptor: int, start: int = 0, stop: int | None = None) -> Iterator[Record | Damage]:
+    """Every whole record from `start` on, and what lies between them if that is not nothing.
+
+    Behind a damaged length the search goes on byte by byte for the next length that agrees with its CRC.
+    """
+    stop = os.fstat(descriptor).st_size if stop is None else stop
+    while start < stop:
+        try:
+            record = read_record(descriptor, start, stop)
+        except DamagedError as error:
+            following = _after_damage(descriptor, start, stop)
+            yield Damage(start, following, str(error))
+            start = following
+        else:
+            yield record
+            start = record.end
+
+
+def _record_length(descriptor: int, offset: int, stop: int) -> int:
+    if stop - offset < OVERHEAD:
+        raise DamagedError(f"The record at byte {offset} is cut off.")
+    header = _read(descriptor, offset, _HEADER)
+    length, crc = int(_LENGTH.unpack_from(header)[0]), _CRC.unpack_from(header, _LENGTH.size)[0]
+    if masked_crc(header[: _LENGTH.size]) != crc:
+        raise DamagedError(f"The record at byte {offset} has a length that does not agree with its CRC.")
+    if length > stop - offset - OVERHEAD:
+        raise DamagedError(f"The record at byte {offset} is cut off.")
+    return length
+
+
+def _after_damage(descriptor: int, offset: int, stop: int) -> int:
+    """Where reading goes on behind a damaged record: its own end if its length is sound, else the next sound length."""
+    try:
+        return offset + OVERHEAD + _record_length(descriptor, offset, stop)
+    except DamagedError:
+        pass
+    position = offset + 1
+    while stop - position >= OVERHEAD:
+        window = _read(descriptor, position, min(_WINDOW + _HEADER, stop - position))
+        for index in range(len(window) - _HEADER + 1):
+            length = _LENGTH.unpack_from(window, index)[0]
+            # The cheap comparison sorts out nearly every position before a CRC is computed.
+            if length <= stop - position - index - OVERHEAD:
+                crc = _CRC.unpack_from(window, index + _LENGTH.size)[0]
+                if masked_crc(window[index : index + _LENGTH.size]) == crc:
+                    return position + index
+        position += len(window) - _HEADER + 1
+    return stop
+
+
+def _read(descriptor: int, offset: int, count: int) -> bytes:
+    data = os.pread(descriptor, count, offset)
+    while len(data) < count:
+        more = os.pread(descriptor, count - len(data), offset + len(data))
+        if not more:
+            raise DamagedError(f"The file ends at byte {offset + len(data)}, in the middle of a record.")
+        data += more
+    return data
