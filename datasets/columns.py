@@ -44,18 +44,22 @@ class Columns:
     def open(cls, store: EpisodeStore, snapshot: Snapshot, on_progress: Progress = lambda done, total: None) -> Self:
         """Bring the store's cache up to the snapshot and map it; only episodes that are not in it yet are decoded.
 
-        Raises `FlywheelError` for an empty snapshot, for observations without a state, and if the disk is full.
+        A damaged record is left out with the store's `DamageWarning`.
+        Raises `FlywheelError` for an empty snapshot, for observations without a state, for an episode that the store no longer
+        holds as the snapshot has it, and if the disk is full.
         """
         if not snapshot.entries:
             raise FlywheelError(f"The snapshot of {store.path} holds no episodes; collect some first (flywheel collect).")
         if not store.schema.observation.state_dim:
             raise FlywheelError(f"The observations of {store.path} hold no floating-point vector; log the robot's state too.")
         with open_cache(store.path, store.schema) as cache:
-            wanted = [(entry.episode_id, entry.crc) for entry in snapshot.entries]
-            missing = [key for key in wanted if key not in cache.episodes]
-            cache.append(_decode(store, missing, on_progress))
-            table = _table([cache.episodes[key] for key in wanted])
-            return cls(table=table, **cache.arrays())
+            missing = [entry for entry in snapshot.entries if entry not in cache.episodes]
+            if missing:
+                cache.append(_decode(store, Snapshot.of(missing), on_progress))
+            found = [cache.episodes[entry] for entry in snapshot.entries if entry in cache.episodes]
+            if not found:
+                raise FlywheelError(f"No episode of the snapshot of {store.path} is readable; see 'flywheel store verify'.")
+            return cls(table=_table(found), **cache.arrays())
 
     def gather(self, indices: Indices, relabeled: Relabeled, discount: float) -> Batch:
         """The batch of n sampled transitions with their meaning; `discount` is gamma."""
@@ -88,11 +92,18 @@ def _goal(states: Tensor, relabeled: Relabeled) -> dict[str, Tensor] | None:
     return None
 
 
-def _decode(store: EpisodeStore, keys: list[tuple[str, int]], on_progress: Progress) -> Iterator[tuple[int, Episode]]:
-    for done, (episode_id, crc) in enumerate(keys):
-        on_progress(done, len(keys))
-        yield crc, store.read(episode_id)
-    on_progress(len(keys), len(keys))
+def _decode(store: EpisodeStore, missing: Snapshot, on_progress: Progress) -> Iterator[tuple[int, Episode]]:
+    changed = set(missing.entries) - set(store.snapshot().entries)
+    if changed:
+        name = min(changed).episode_id
+        raise FlywheelError(
+            f"{store.path} no longer holds episode '{name}' as the snapshot has it; restore the store from a copy."
+        )
+    crcs = dict(missing.entries)
+    for done, episode in enumerate(store.episodes(missing)):
+        on_progress(done, len(missing))
+        yield crcs[episode.metadata.episode_id], episode
+    on_progress(len(missing), len(missing))
 
 
 def _table(episodes: list[CachedEpisode]) -> EpisodeTable:
