@@ -79,7 +79,8 @@ def collect(config: CollectConfig, on_progress: Progress = lambda done, total: N
     store = _open_store(config)
     policy = policy_name(config.policy)
     seeds = range(config.first_seed, config.first_seed + config.episodes)
-    missing = [seed for seed in seeds if not store.has(_id(config, policy, seed))]
+    stored = {row.episode_id for row in store.rows()}
+    missing = [seed for seed in seeds if _id(config, policy, seed) not in stored]
     skipped, successes, steps = len(seeds) - len(missing), 0, 0
     on_progress(skipped, len(seeds))
     with closing(run_job(CollectJob(config, policy), missing, config.processes)) as results:
