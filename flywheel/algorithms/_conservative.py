@@ -1,8 +1,8 @@
 """CQL's log-sum-exp over many actions per state, fast on a CPU.
 
-At 30 actions per state plain autograd writes activations of many megabytes to memory in the forward pass and reads them again in the
-backward pass. Here a chunk of states goes forward and backward, by hand and in one critic at a time, before its activations leave a core's
-cache; backward then only scales the gradients. That is twice as fast, and a test holds it to autograd's result.
+At 30 actions per state plain autograd writes activations of many megabytes to memory in the forward pass and reads them again in
+the backward pass. Here a chunk of states goes forward and backward, by hand and in one critic at a time, before its
+activations leave a core's cache; backward then only scales the gradients. A test holds the result to autograd's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from flywheel.algorithms import ops
@@ -23,7 +23,7 @@ _CHUNK_STATES = 16
 
 
 def sum_of_logsumexp(critic: Critic, features: Tensor, actions: Tensor, log_density: Tensor) -> Tensor:
-    """The sum of `ops.conservative_logsumexp` over states and critics, differentiable with respect to the critic's parameters alone.
+    """The sum of `ops.conservative_logsumexp` over states and critics, with gradients to the critic's parameters alone.
 
     Features (B, F), actions (B, N, A), log density (B, N) -> scalar.
     """
@@ -55,13 +55,13 @@ class _Layer:
         return room[0], room[1]
 
 
-def _layer(layer: EnsembleLinear, member: int, gradients: dict[Tensor, Tensor]) -> _Layer:
+def _layer(layer: EnsembleLinear, member: int, gradients: dict[nn.Parameter, Tensor]) -> _Layer:
     weight, bias = layer.weight, layer.bias
     return _Layer(weight[member], bias[member], gradients[weight][member], gradients[bias][member])
 
 
 def _forward_and_backward(layers: Sequence[_Layer], features: Tensor, actions: Tensor, log_density: Tensor) -> Tensor:
-    """One critic's sum of log-sum-exps; adds its gradients to the layers'. The states' part of the first layer is done once per state."""
+    """One critic's sum of log-sum-exps; sets its gradients. The states' part of the first layer is done once per state."""
     first, split = layers[0], features.shape[1]
     count = actions.shape[1]
     of_state = torch.addmm(first.bias, features, first.weight[:split])

@@ -19,7 +19,7 @@ Departures from the paper:
   y / 2 at every backup.
 * `reward_scale = "steps"` switches from rewards {0, 1} to {-1, 0}, which did better on some tasks (Zhang and Stadie,
   "Understanding Hindsight Goal Relabeling"). With values in units of 1 / (1 - gamma) every target is the one above less 1, so
-  what differs is the parametrisation: a linear output 1 + f with squared errors, optimistic at first, for a sigmoid.
+  what differs is the parametrisation: a linear output 1 + f with squared errors for a sigmoid with cross entropy.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ from flywheel.networks.critics import Critic
 
 _REACHABLE = 0.05
 """A chained target above this (of 0 to 1) counts as a connection that was found."""
-_INITIAL_LOGIT = -2.0
-"""Goals are unlikely to be reached until the data says otherwise."""
+_INITIAL_OUTPUT = {"probability": -2.0, "steps": -0.88}
+"""Both are a value of 0.12: goals are unlikely to be reached until the data says otherwise. No target says so of an unreachable
+goal (a chained end keeps its own value), so an optimistic start would last."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class ActionableModelsConfig(AlgorithmConfig):
     reward_scale: Literal["probability", "steps"] = "probability"
     """Rewards 0 and 1 (the value is a probability) or -1 and 0 (it counts steps)."""
     n_proposals: int = 4
-    """Actions of the actor per state, for the maximum in the target and for the advantage."""
+    """Actions of the actor per state, its mean among them, for the maximum in the target and for the advantage."""
     n_negatives: int = 8
     """Uniform actions per state, of which one becomes the negative."""
     negative_weight: float = 1.0
@@ -62,12 +63,12 @@ class ActionableModelsConfig(AlgorithmConfig):
     """Adam's step size, for both networks."""
     target_rate: float = 0.005
     """How far the target critic moves towards the critic at each update."""
-    cem_iterations: int = 2
-    """Rounds of the cross-entropy method when acting; 0 acts with the actor alone."""
+    cem_iterations: int = 1
+    """Rounds of the cross-entropy method when acting; 0 acts with the actor alone, more trust the critic further."""
     cem_samples: int = 64
     """Candidates per round."""
-    cem_elites: int = 8
-    """Candidates that the next round's Gaussian is fitted to."""
+    cem_elites: int = 32
+    """The best candidates, to which the Gaussian is fitted; fewer trust the critic further away from the data."""
 
 
 class ActionableModels(Algorithm):
@@ -85,11 +86,11 @@ class ActionableModels(Algorithm):
         self.config = config
         self.actor = GaussianActor(self.encoder.feature_dim, action_dim, config.hidden)
         self.critic = Critic(self.encoder.feature_dim, action_dim, config.hidden)
-        if config.reward_scale == "probability":
-            torch.nn.init.constant_(self.critic.output.bias, _INITIAL_LOGIT)
+        torch.nn.init.constant_(self.critic.output.bias, _INITIAL_OUTPUT[config.reward_scale])
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         shape = (config.cem_iterations, config.cem_samples, action_dim)
         fixed = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        fixed[:, 0] = 0.0  # the Gaussian's mean is a candidate too
         self.register_buffer("_cem_noise", fixed, persistent=False)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -153,8 +154,9 @@ class ActionableModels(Algorithm):
         return ops.squared_td_loss(1.0 + output, target)
 
     def _proposal_values(self, features: Tensor, policy: tuple[Tensor, Tensor]) -> Tensor:
-        """The target values of the actor's proposals, (B, N)."""
-        return self._value(self.target_critic.many(features, ops.sample_gaussian(*policy, self.config.n_proposals)))
+        """The target values of the actor's proposals, (B, N): its mean, and samples."""
+        samples = ops.sample_gaussian(*policy, self.config.n_proposals - 1)
+        return self._value(self.target_critic.many(features, torch.cat([policy[0].unsqueeze(1), samples], dim=1)))
 
     def _negative(self, features: Tensor) -> Tensor:
         """One action per state that the critic is to value at 0, (B, A): uniform ones, by softmax of their values."""

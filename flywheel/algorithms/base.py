@@ -76,15 +76,16 @@ class Algorithm(nn.Module, ABC):
     def load_pretrained(self, state: Mapping[str, Tensor]) -> list[str]:
         """Take what fits, by name and shape, of another algorithm's `state_dict`: statistics, actor, the critic's hidden layers.
 
-        Target networks are set to the online ones. Returns the names that were taken.
+        Layers are taken whole. Target networks are set to the online ones. Returns the names that were taken; none, and
+        nothing is changed, if not even the actor's first layer fits.
         """
         own = self.state_dict()
-        taken = {
-            name: tensor
-            for name, tensor in state.items()
-            if name.startswith(_PRETRAINED) and name in own and own[name].shape == tensor.shape
-        }
-        self.load_state_dict({**own, **taken})
+        fits = {name: name in own and own[name].shape == tensor.shape for name, tensor in state.items()}
+        misfits = {_layer_of(name) for name, fit in fits.items() if not fit}
+        taken = [name for name in state if name.startswith(_PRETRAINED) and _layer_of(name) not in misfits]
+        if not any(name.startswith("actor.hidden.") for name in taken):
+            return []
+        self.load_state_dict({**own, **{name: state[name] for name in taken}})
         self.synchronise_targets()
         return sorted(taken)
 
@@ -94,6 +95,10 @@ class Algorithm(nn.Module, ABC):
     def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The features of s and of s', each (B, F)."""
         return self.encoder(batch.observation, batch.goal), self.encoder(batch.next_observation, batch.goal)
+
+
+def _layer_of(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def group(learning_rate: float, *modules: nn.Module | nn.Parameter) -> dict[str, Any]:

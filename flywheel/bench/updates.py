@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -39,6 +40,13 @@ class Updater:
         self._optimizer.step()
         self._algorithm.after_step()
         return 1
+
+    def rate(self, seconds: float) -> float:
+        """Updates per second over a burst of at least so long."""
+        start, count = time.perf_counter(), 0
+        while (elapsed := time.perf_counter() - start) < seconds:
+            count += self.update()
+        return count / elapsed
 
 
 def measure_updates(algorithm: str, columns: Columns, bursts: int = 7, seconds: float = 1.0) -> list[float]:

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from flywheel.algorithms.bc import BC, BCConfig
+from tests.algorithms.batches import ACTION_DIM, STATE_DIM, fit, random_batch
+
+
+def test_behaviour_cloning_is_maximum_likelihood() -> None:
+    """Where the state says nothing, the best Gaussian has the actions' own mean and spread."""
+    torch.manual_seed(0)
+    action = (0.3 + 0.2 * torch.randn(256, ACTION_DIM)).clamp(-1, 1)
+    batch = random_batch(0, size=256)
+    same = torch.zeros(256, STATE_DIM)
+    still = type(batch)(
+        observation={"state": same},
+        action=action,
+        reward=batch.reward,
+        discount=batch.discount,
+        next_observation={"state": same},
+    )
+    algorithm = fit(BC(BCConfig(hidden=(8,), learning_rate=1e-2), STATE_DIM, ACTION_DIM, False), lambda _: still, range(800))
+    mean, log_std = algorithm.actor(same[:1])
+    assert mean[0].tolist() == pytest.approx(action.mean(0).tolist(), abs=0.01)
+    assert log_std[0].exp().tolist() == pytest.approx(action.std(0).tolist(), abs=0.01)

@@ -1,0 +1,180 @@
+"""What every algorithm promises (`Algorithm`), checked for each that is registered."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from flywheel.algorithms.base import Algorithm
+from flywheel.core import config as configs
+from flywheel.core import registry
+from flywheel.core.errors import FlywheelError
+from tests.algorithms.batches import ACTION_DIM, STATE_DIM, optimizer_of, random_batch, update
+
+VARIANTS = {"cql": {"lagrange_threshold": 1.0}, "actionable_models": {"reward_scale": "steps"}}
+CASES = [(name, {}) for name in registry.names("algorithms")] + list(VARIANTS.items())
+
+
+def make(name: str, **settings: object) -> Algorithm:
+    cls = registry.load("algorithms", name, Algorithm)
+    return cls(cls.Config(**{"hidden": (16, 12), **settings}), STATE_DIM, ACTION_DIM, True)
+
+
+@pytest.fixture(params=CASES, ids=lambda case: "-".join([case[0], *case[1]]))
+def algorithm(request: pytest.FixtureRequest) -> Algorithm:
+    name, settings = request.param
+    return make(name, **settings)
+
+
+def _state(seed: int, rows: int = 9) -> dict[str, torch.Tensor]:
+    return {"state": torch.randn(rows, STATE_DIM, generator=torch.Generator().manual_seed(seed))}
+
+
+def test_registered_are_the_four() -> None:
+    assert {"bc", "iql", "cql", "actionable_models"} <= set(registry.names("algorithms"))
+
+
+def test_name_is_the_files_name(algorithm: Algorithm) -> None:
+    assert type(algorithm).__module__.endswith(f".{algorithm.name}")
+
+
+def test_every_setting_is_documented_and_survives_yaml(algorithm: Algorithm) -> None:
+    config = algorithm.config
+    assert configs.from_dict(type(config), configs.to_dict(config)) == config
+    assert all(item.default is not dataclasses.MISSING for item in dataclasses.fields(config))
+
+
+def test_losses_are_finite_scalars(algorithm: Algorithm) -> None:
+    losses = algorithm.losses(random_batch(0))
+    assert losses
+    for loss in losses.values():
+        assert loss.shape == ()
+        assert torch.isfinite(loss)
+
+
+def test_each_loss_leaves_gradients_on_its_own_network_alone(algorithm: Algorithm) -> None:
+    names = list(algorithm.losses(random_batch(0)))
+    trained = set()
+    for key in names:
+        algorithm.zero_grad(set_to_none=True)
+        algorithm.losses(random_batch(0))[key].backward()
+        touched = {name for name, p in algorithm.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        assert touched
+        assert all(name.startswith(f"{key}.") or name == f"log_{key}" for name in touched)
+        trained |= touched
+    assert {name.partition(".")[0] for name in trained} == {
+        name.partition(".")[0] for name, p in algorithm.named_parameters() if p.requires_grad
+    }
+
+
+def test_parameter_groups_hold_every_trainable_parameter_once(algorithm: Algorithm) -> None:
+    grouped = [p for group in algorithm.parameter_groups() for p in group["params"]]
+    assert len({id(p) for p in grouped}) == len(grouped)
+    assert {id(p) for p in grouped} == {id(p) for p in algorithm.parameters() if p.requires_grad}
+    assert all(group["lr"] > 0 for group in algorithm.parameter_groups())
+
+
+def test_losses_leave_every_parameter_trainable_as_it_was(algorithm: Algorithm) -> None:
+    before = {name: p.requires_grad for name, p in algorithm.named_parameters()}
+    algorithm.losses(random_batch(0))
+    assert {name: p.requires_grad for name, p in algorithm.named_parameters()} == before
+
+
+def test_actions_are_in_bounds_and_repeat_when_asked(algorithm: Algorithm) -> None:
+    state, goal = _state(1), _state(2)
+    with torch.inference_mode():
+        first, again = (algorithm.act(state, goal, deterministic=True) for _ in range(2))
+        sampled, other = (algorithm.act(state, goal, deterministic=False) for _ in range(2))
+    assert first.shape == sampled.shape == (9, ACTION_DIM)
+    assert torch.equal(first, again)
+    assert not torch.equal(sampled, other)
+    assert torch.cat([first, sampled, other]).abs().max() <= 1.0
+
+
+def test_deterministic_actions_depend_on_the_goal_and_on_no_other_row(algorithm: Algorithm) -> None:
+    state, goal = _state(1), _state(2)
+    with torch.inference_mode():
+        together = algorithm.act(state, goal, deterministic=True)
+        alone = algorithm.act({"state": state["state"][:1]}, {"state": goal["state"][:1]}, deterministic=True)
+        elsewhere = algorithm.act(state, _state(3), deterministic=True)
+    torch.testing.assert_close(together[:1], alone, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(together, elsewhere)
+
+
+def test_restored_state_continues_bit_identically(algorithm: Algorithm) -> None:
+    optimizer = optimizer_of(algorithm)
+    for number in range(3):
+        update(algorithm, optimizer, random_batch(number))
+    saved = copy.deepcopy((algorithm.state_dict(), optimizer.state_dict()))
+    settings = {item.name: getattr(algorithm.config, item.name) for item in dataclasses.fields(algorithm.config)}
+    restored = make(algorithm.name, **settings)
+    restored.load_state_dict(saved[0])
+    its_optimizer = optimizer_of(restored)
+    its_optimizer.load_state_dict(saved[1])
+    for number in range(3, 6):
+        for one, of_one in ((algorithm, optimizer), (restored, its_optimizer)):
+            torch.manual_seed(number)
+            update(one, of_one, random_batch(number))
+    for name, tensor in algorithm.state_dict().items():
+        assert torch.equal(tensor, restored.state_dict()[name]), name
+
+
+def test_everything_is_float32(algorithm: Algorithm) -> None:
+    assert {tensor.dtype for tensor in algorithm.state_dict().values()} == {torch.float32}
+    assert {loss.dtype for loss in algorithm.losses(random_batch(0)).values()} == {torch.float32}
+
+
+def test_metrics_are_detached_scalars(algorithm: Algorithm) -> None:
+    algorithm.losses(random_batch(0))
+    assert algorithm.metrics()
+    assert all(value.shape == () and not value.requires_grad for value in algorithm.metrics().values())
+
+
+def test_target_networks_follow_slowly(algorithm: Algorithm) -> None:
+    targets = {name: p.clone() for name, p in algorithm.named_parameters() if name.startswith("target_")}
+    assert not any(p.requires_grad for name, p in algorithm.named_parameters() if name in targets)
+    update(algorithm, optimizer_of(algorithm), random_batch(0))
+    after = dict(algorithm.named_parameters())
+    for name, before in targets.items():
+        online = after[name.removeprefix("target_")]
+        expected = before + algorithm.config.target_rate * (online - before)
+        torch.testing.assert_close(after[name], expected)
+
+
+@pytest.mark.parametrize("name", registry.names("algorithms"))
+def test_pretrained_weights_are_taken_where_they_fit(name: str) -> None:
+    source, other = make("actionable_models"), make(name)
+    source.set_statistics(torch.full((STATE_DIM,), 2.0), torch.full((STATE_DIM,), 3.0))
+    before = copy.deepcopy(other.state_dict())
+    taken = other.load_pretrained(source.state_dict())
+    after = other.state_dict()
+    assert {"encoder.mean", "encoder.std", "actor.hidden.layers.0.weight", "actor.mean.weight"} <= set(taken)
+    assert not [key for key in taken if key.startswith(("critic.output", "target_"))]
+    for key, tensor in after.items():
+        if key in taken:
+            assert torch.equal(tensor, source.state_dict()[key]), key
+        elif key.startswith("target_"):
+            assert torch.equal(tensor, after[key.removeprefix("target_")]), key
+        else:
+            assert torch.equal(tensor, before[key]), key
+
+
+def test_pretrained_weights_of_another_width_change_nothing() -> None:
+    algorithm = make("iql")
+    before = copy.deepcopy(algorithm.state_dict())
+    assert algorithm.load_pretrained(make("actionable_models", hidden=(7, 7)).state_dict()) == []
+    assert all(torch.equal(before[name], tensor) for name, tensor in algorithm.state_dict().items())
+
+
+def test_pretrained_layers_are_taken_whole() -> None:
+    taken = make("iql").load_pretrained(make("actionable_models", hidden=(16, 7)).state_dict())
+    assert "actor.hidden.layers.0.weight" in taken
+    assert not [name for name in taken if name.startswith(("actor.hidden.layers.1", "actor.mean"))]
+
+
+def test_a_network_without_layers_is_refused() -> None:
+    with pytest.raises(FlywheelError, match="hidden"):
+        make("bc", hidden=())
