@@ -108,8 +108,10 @@ class Catalog:
         for number, records in enumerate(shards.lengths):
             name = shards.file_name(number)
             if name not in self._sealed:
-                fingerprint = self._fingerprint(name, records)
-                if fingerprint is not None:
+                fingerprint = Fingerprint.of(self._layout.path / name, records)
+                if fingerprint is None:
+                    _warn(self._layout.path / name, "The shard is listed but missing.")
+                else:
                     new[name] = fingerprint
         indexed = self._index.load(new)
         for name, fingerprint in new.items():
@@ -118,7 +120,7 @@ class Catalog:
 
     def _take_sealed(self, name: str, fingerprint: Fingerprint, rows: list[IndexRow] | None) -> None:
         if rows is None:
-            rows = self._from_journal(name, fingerprint) or self._scan_shard(name, fingerprint)
+            rows = self._from_journal(name, fingerprint) or self._scan_shard(name)
         self._sealed[name] = (fingerprint, rows)
         for row in rows:
             known = self.rows.get(row.episode_id)
@@ -133,7 +135,7 @@ class Catalog:
                 return [replace(row, shard=name) for row in journal.rows]
         return None
 
-    def _scan_shard(self, name: str, fingerprint: Fingerprint) -> list[IndexRow]:
+    def _scan_shard(self, name: str) -> list[IndexRow]:
         path = self._layout.path / name
         rows = []
         with path.open("rb") as file:
@@ -145,17 +147,6 @@ class Catalog:
                 if row is not None:
                     rows.append(row)
         return rows
-
-    def _fingerprint(self, name: str, records: int) -> Fingerprint | None:
-        path = self._layout.path / name
-        try:
-            with path.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - 4))
-                return Fingerprint(records, size, int.from_bytes(file.read(4), "little"))
-        except FileNotFoundError:
-            _warn(path, "It is listed in dataset_info.json but missing.")
-            return None
 
 
 def _row(record: Record, shard: str, path: Path) -> IndexRow | None:

@@ -116,7 +116,7 @@ def _encode_varints(values: npt.NDArray[np.int64]) -> bytes:
     used[:, 0] = True  # zero, too, takes one byte
     more = groups[:, :-1] > 0x7F
     encoded = (groups & np.uint64(0x7F)).astype(np.uint8)
-    encoded[:, :-1] |= more.astype(np.uint8) << 7
+    encoded[:, :-1] |= more * np.uint8(0x80)
     return encoded[used].tobytes()
 
 

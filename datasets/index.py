@@ -1,7 +1,8 @@
 """The table of episodes to filter by: one row per episode, kept in SQLite, derived from the shards alone.
 
 Sealed shards never change, so rows are kept per shard and taken only if the shard's size, number of records and last CRC
-are those they were made from, and if each row agrees with its own checksum. Whatever is missing or wrong is read from the shard again.
+are those they were made from, and if each row agrees with its own checksum. What is missing or wrong is read from the shard
+again.
 """
 
 from __future__ import annotations
@@ -45,6 +46,17 @@ class Fingerprint(NamedTuple):
     records: int
     size: int
     last_crc: int
+
+    @classmethod
+    def of(cls, shard: Path, records: int) -> Fingerprint | None:
+        """The fingerprint of a shard that is listed with so many records; None if its file is missing."""
+        try:
+            with shard.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - 4))
+                return cls(records, size, int.from_bytes(file.read(4), "little"))
+        except FileNotFoundError:
+            return None
 
 
 def index_row(record: Record, shard: str) -> IndexRow:
