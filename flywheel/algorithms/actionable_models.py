@@ -70,6 +70,12 @@ class ActionableModelsConfig(AlgorithmConfig):
     cem_elites: int = 32
     """The best candidates, to which the Gaussian is fitted; fewer trust the critic further away from the data."""
 
+    def __post_init__(self) -> None:
+        if not 2 <= self.cem_elites <= self.cem_samples:
+            raise FlywheelError(f"cem-elites must lie between 2 and cem-samples ({self.cem_samples}), not be {self.cem_elites}.")
+        if min(self.n_proposals, self.n_negatives) < 1:
+            raise FlywheelError("n-proposals and n-negatives must be at least 1.")
+
 
 class ActionableModels(Algorithm):
     """Goal-conditioned Q-learning with hindsight, artificial negatives and goal chaining."""

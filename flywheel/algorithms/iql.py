@@ -20,6 +20,7 @@ from torch import Tensor
 from flywheel.algorithms import ops
 from flywheel.algorithms.base import Algorithm, AlgorithmConfig, group
 from flywheel.core.batch import Batch
+from flywheel.core.errors import FlywheelError
 from flywheel.networks.actors import GaussianActor
 from flywheel.networks.critics import Critic, ValueFunction
 
@@ -36,6 +37,10 @@ class IQLConfig(AlgorithmConfig):
     """Adam's step size, for all three networks."""
     target_rate: float = 0.005
     """How far the target critic moves towards the critic at each update."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.expectile < 1.0:
+            raise FlywheelError(f"The expectile must lie between 0 and 1 (0.7 is usual), not {self.expectile}.")
 
 
 class IQL(Algorithm):

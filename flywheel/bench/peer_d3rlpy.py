@@ -36,13 +36,16 @@ def main(algorithm: str, transitions: int) -> None:
 
 def make_learner(algorithm: str) -> Any:
     """d3rlpy's algorithm of that name; its networks are 256-256 and its learning rates ours by default."""
-    if algorithm == "iql":
-        return d3rlpy.algos.IQLConfig(batch_size=BATCH_SIZE).create(device="cpu:0")
-    # Lagrange off: the multiplier is a constant, and with it the weight of the conservative term is 5 as on our side.
-    config = d3rlpy.algos.CQLConfig(
-        batch_size=BATCH_SIZE, n_action_samples=10, initial_alpha=5.0, alpha_learning_rate=0.0, conservative_weight=1.0
-    )
-    return config.create(device="cpu:0")
+    algos = d3rlpy.algos
+    configs = {
+        "bc": algos.BCConfig(batch_size=BATCH_SIZE, learning_rate=3e-4, policy_type="stochastic"),
+        "iql": algos.IQLConfig(batch_size=BATCH_SIZE),
+        # Lagrange off: the multiplier is a constant, and with it the weight of the conservative term is 5 as on our side.
+        "cql": algos.CQLConfig(
+            batch_size=BATCH_SIZE, n_action_samples=10, initial_alpha=5.0, alpha_learning_rate=0.0, conservative_weight=1.0
+        ),
+    }
+    return configs[algorithm].create(device="cpu:0")
 
 
 def make_buffer(transitions: int) -> Any:

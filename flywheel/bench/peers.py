@@ -14,7 +14,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import tyro
 
@@ -31,8 +31,8 @@ class PeersConfig:
 
     python: Path = Path(".venv-peers/bin/python")
     """The interpreter that has d3rlpy; `make bench-peers` makes it."""
-    algorithms: tuple[str, ...] = ("iql", "cql")
-    """Which algorithms; d3rlpy's side knows these two."""
+    algorithms: tuple[Literal["bc", "iql", "cql"], ...] = ("iql", "cql")
+    """Which algorithms, of those that both sides have."""
     bursts: int = 7
     """Pairs of bursts per algorithm."""
     seconds: float = 2.0

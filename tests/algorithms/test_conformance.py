@@ -175,6 +175,15 @@ def test_pretrained_layers_are_taken_whole() -> None:
     assert not [name for name in taken if name.startswith(("actor.hidden.layers.1", "actor.mean"))]
 
 
-def test_a_network_without_layers_is_refused() -> None:
-    with pytest.raises(FlywheelError, match="hidden"):
-        make("bc", hidden=())
+@pytest.mark.parametrize(
+    ("name", "settings", "word"),
+    [
+        ("bc", {"hidden": ()}, "hidden"),
+        ("iql", {"expectile": 1.0}, "expectile"),
+        ("actionable_models", {"cem_elites": 65}, "cem-elites"),
+        ("actionable_models", {"n_negatives": 0}, "n-negatives"),
+    ],
+)
+def test_a_useless_setting_is_refused_by_name(name: str, settings: dict[str, object], word: str) -> None:
+    with pytest.raises(FlywheelError, match=word):
+        make(name, **settings)
