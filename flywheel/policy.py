@@ -29,14 +29,6 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True)
-class GoalOrigin:
-    """The observation that a finetuned policy aims at, named by where it was seen."""
-
-    episode_id: str
-    step: int
-
-
-@dataclass(frozen=True)
 class PolicyHeader:
     """Everything about a policy but its weights."""
 
@@ -54,8 +46,6 @@ class PolicyHeader:
     updates: int = 0
     seed: int = 0
     code_version: str = ""
-    goal: GoalOrigin | None = None
-    """Where its built-in goal comes from; None where a goal is given at run time or there is none."""
 
 
 class LearnedPolicy:
@@ -73,7 +63,7 @@ class LearnedPolicy:
         """(D,) the built-in goal; a goal given to `act` goes before it."""
         self.deterministic = True
         """Set to False to sample actions, as exploration while collecting."""
-        self._low, self._high = np.float32(self.action_spec.low), np.float32(self.action_spec.high)
+        self._low, self._high = (np.asarray(bound, np.float32) for bound in (self.action_spec.low, self.action_spec.high))
 
     @classmethod
     def load(cls, path: Path) -> LearnedPolicy:
@@ -115,7 +105,9 @@ class LearnedPolicy:
         if goal is not None:
             return self._state(goal)
         if self.goal_state is None:
-            raise FlywheelError(f"Policy {self.agent_id} reaches goals and was given none; pass goal observations (--goals FILE).")
+            raise FlywheelError(
+                f"Policy {self.agent_id} reaches goals and was given none; pass goal observations (--goals FILE)."
+            )
         return {"state": torch.from_numpy(self.goal_state)[None]}
 
 
@@ -141,5 +133,4 @@ def _read_header(data: bytes) -> PolicyHeader:
     values = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_HEADER])
     if values.pop("format") != _FORMAT:
         raise ValueError("it was written by another version of flywheel")
-    goal = values.pop("goal")
-    return PolicyHeader(**values, goal=GoalOrigin(**goal) if goal else None)
+    return PolicyHeader(**values)

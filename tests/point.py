@@ -33,7 +33,13 @@ def episode(seed: int, horizon: int = 20, *, task: str = "reach", agent: str = "
             break
     success = bool(rewards[-1])
     metadata = EpisodeMetadata(
-        episode_id=f"{task}-{agent}-{seed:05d}", agent_id=agent, task=task, robot="point", seed=seed, success=success, success_detector="point-1"
+        episode_id=f"{task}-{agent}-{seed:05d}",
+        agent_id=agent,
+        task=task,
+        robot="point",
+        seed=seed,
+        success=success,
+        success_detector="point-1",
     )
     return Episode.from_transitions(observations, actions, rewards, terminal=success, metadata=metadata)
 

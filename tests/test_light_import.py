@@ -12,7 +12,14 @@ HEAVY = ("torch", "lightning", "tensorflow", "tensorflow_datasets", "rlds", "rob
 
 @pytest.mark.parametrize(
     "module",
-    ["flywheel", "flywheel.datasets.store", "flywheel.cli.main", "flywheel.cli.store", "flywheel.robots.base", "flywheel.tasks.lift"],
+    [
+        "flywheel",
+        "flywheel.datasets.store",
+        "flywheel.cli.main",
+        "flywheel.cli.store",
+        "flywheel.robots.base",
+        "flywheel.tasks.lift",
+    ],
 )
 def test_importing_loads_nothing_heavy(module: str) -> None:
     code = f"import {module}, sys; print(*sorted(set({HEAVY!r}) & set(sys.modules)))"

@@ -5,17 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
+import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+T = TypeVar("T")
 
 console = Console(highlight=False)
 _errors = Console(stderr=True, highlight=False)
 
 _PLAIN_SECONDS = 15.0
 """How often a line is printed where there is no terminal for a bar."""
+
+
+def parse_config(cls: type[T], arguments: list[str], prog: str, description: str | None) -> T:
+    """Read a configuration's options; tyro prints the help or what is wrong, and exits."""
+    return tyro.cli(cls, args=arguments, prog=prog, description=description)
 
 
 def print_error(sentence: str) -> None:

@@ -52,7 +52,9 @@ def _run(command: str, arguments: list[str]) -> None:
         if hasattr(module, "run"):
             module.run(arguments)
         elif hasattr(module, "SUBCOMMANDS"):
-            tyro.extras.subcommand_cli_from_dict(module.SUBCOMMANDS, prog=f"flywheel {command}", args=arguments, description=module.__doc__)
+            tyro.extras.subcommand_cli_from_dict(
+                module.SUBCOMMANDS, prog=f"flywheel {command}", args=arguments, description=module.__doc__
+            )
         else:
             tyro.cli(module.main, prog=f"flywheel {command}", args=arguments)
     except FlywheelError as error:
@@ -66,7 +68,8 @@ def _run(command: str, arguments: list[str]) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
-        print_error(f"{error.strerror}: {error.filename or 'the disk'}; nothing that was acknowledged is lost. Mend that and run the command again.")
+        where = error.filename or "the disk"
+        print_error(f"{error.strerror}: {where}. Nothing that was acknowledged is lost; mend that and run the command again.")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print_error("Interrupted. Run the same command again to go on from here.")

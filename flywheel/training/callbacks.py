@@ -92,4 +92,6 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+        return [
+            {key: int(value) if key == "update" else float(value) for key, value in row.items()} for row in csv.DictReader(file)
+        ]

@@ -20,7 +20,9 @@ CHUNK_UPDATES = 50
 class ChunkSource:
     """Draws chunk c (updates 50 c to 50 c + 49) with a generator seeded by (seed, c)."""
 
-    def __init__(self, columns: Columns, sampler: Sampler, relabeler: Relabeler, *, batch_size: int, discount: float, seed: int) -> None:
+    def __init__(
+        self, columns: Columns, sampler: Sampler, relabeler: Relabeler, *, batch_size: int, discount: float, seed: int
+    ) -> None:
         self.columns, self.sampler, self.relabeler = columns, sampler, relabeler
         self.batch_size, self.discount, self.seed = batch_size, discount, seed
 

@@ -76,8 +76,8 @@ class AlgorithmModule(LightningModule):
         norms = torch.stack(torch._foreach_norm([p.detach() for p in self.algorithm.parameters()]))
         if bad or not torch.isfinite(norms).all():
             raise NonFiniteError(
-                f"Training became non-finite before update {self.update} ({', '.join(bad) or 'a weight'}); the last good checkpoint is "
-                "kept. Lower the learning rates, or look at the data with 'flywheel store verify'."
+                f"Training became non-finite by update {self.update} ({', '.join(bad) or 'a weight'}); the last good checkpoint "
+                "is kept. Lower the learning rates, or look for broken data with 'flywheel store verify'."
             )
 
 

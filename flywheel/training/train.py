@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import tyro
 from lightning import Trainer
 
 from flywheel.algorithms.base import Algorithm, AlgorithmConfig
@@ -37,35 +38,16 @@ from flywheel.datasets.store import EpisodeStore
 from flywheel.policy import POLICY_FILE, LearnedPolicy, PolicyHeader, build_algorithm, save_policy
 from flywheel.training.callbacks import AtomicCheckpointIO, Checkpoint, MetricsLog, Progress, ReportProgress
 from flywheel.training.data import ChunkSource, StoreDataModule
-from flywheel.training.goals import Goals, choose_goals
 from flywheel.training.module import AlgorithmModule
-
-Relabel = Literal["auto", "task", "task_goal", "hindsight", "actionable"]
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """What a run learns from, and how a batch is made of it."""
-
-    batch_size: int = 256
-    """Transitions per update."""
-    discount: float = 0.99
-    """Gamma, per step."""
-    task: str = ""
-    """Learn from the episodes of this task alone; empty for all of the store."""
-    relabel: Relabel = "auto"
-    """Where rewards and goals come from: the store (task), the store with the task's own goal (task_goal), hindsight, or
-    Actionable Models' hindsight and chaining (actionable); auto takes what the algorithm expects."""
-    new_fraction: float = 0.0
-    """The share of each batch from episodes that the initial policy has not seen (0.5 for online finetuning, after RLPD)."""
+from flywheel.training.recipe import DataConfig, Recipe, make_recipe
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """One training run."""
 
-    name: str
-    """The algorithm's name."""
+    name: tyro.conf.Suppress[str]
+    """The algorithm's name (on the command line it is a word of its own)."""
     algorithm: AlgorithmConfig
     """Its settings."""
     store: Path
@@ -123,16 +105,21 @@ def _run(config: TrainConfig, on_progress: Progress) -> None:
     snapshot = _pin_snapshot(store, config)
     columns = Columns.open(store, snapshot)
     initial = LearnedPolicy.load(config.initial) if config.initial else None
-    goals = choose_goals(config, columns, initial)
-    header = _header(config, store, snapshot, initial, goals)
+    recipe = make_recipe(config.data, algorithm_class(config.name).relabel, columns, initial, config.initial)
+    header = _header(config, store, snapshot, initial, recipe)
     algorithm = _build(config, header, columns, initial)
 
     module = AlgorithmModule(algorithm, batch_size=config.data.batch_size, seed=config.seed)
     source = ChunkSource(
-        columns, goals.sampler, goals.relabeler, batch_size=config.data.batch_size, discount=config.data.discount, seed=config.seed
+        columns,
+        recipe.sampler,
+        recipe.relabeler,
+        batch_size=config.data.batch_size,
+        discount=config.data.discount,
+        seed=config.seed,
     )
     _fit(config, module, source, on_progress)
-    save_policy(config.output / POLICY_FILE, header, algorithm, goals.state)
+    save_policy(config.output / POLICY_FILE, header, algorithm, recipe.goal_state)
 
 
 def _fit(config: TrainConfig, module: AlgorithmModule, source: ChunkSource, on_progress: Progress) -> None:
@@ -160,7 +147,9 @@ def _fit(config: TrainConfig, module: AlgorithmModule, source: ChunkSource, on_p
             enable_model_summary=False,
             default_root_dir=config.output,
         )
-        trainer.fit(module, datamodule=StoreDataModule(source, span), ckpt_path=checkpoint if restored else None, weights_only=True)
+        trainer.fit(
+            module, datamodule=StoreDataModule(source, span), ckpt_path=checkpoint if restored else None, weights_only=True
+        )
 
 
 def _build(config: TrainConfig, header: PolicyHeader, columns: Columns, initial: LearnedPolicy | None) -> Algorithm:
@@ -171,26 +160,27 @@ def _build(config: TrainConfig, header: PolicyHeader, columns: Columns, initial:
     elif initial.header.algorithm == config.name and initial.header.goal_conditioned == header.goal_conditioned:
         algorithm.load_state_dict(initial.algorithm.state_dict())
     elif not algorithm.load_pretrained(initial.algorithm.state_dict()):
-        raise FlywheelError(f"Nothing of {config.initial} fits {config.name}: train it with the same hidden sizes and goal conditioning.")
+        raise FlywheelError(
+            f"Nothing of {config.initial} fits {config.name}: train it with the same hidden sizes and goal conditioning."
+        )
     return algorithm
 
 
 def _header(
-    config: TrainConfig, store: EpisodeStore, snapshot: Snapshot, initial: LearnedPolicy | None, goals: Goals
+    config: TrainConfig, store: EpisodeStore, snapshot: Snapshot, initial: LearnedPolicy | None, recipe: Recipe
 ) -> PolicyHeader:
     return PolicyHeader(
         algorithm=config.name,
         config=configs.to_dict(config.algorithm),
         observation=store.schema.observation.to_json(),
         action=store.schema.action.to_json(),
-        goal_conditioned=goals.conditioned,
+        goal_conditioned=recipe.goal_conditioned,
         snapshot=snapshot.hash,
         parent=initial.checkpoint if initial else "",
         task=config.data.task,
         updates=config.updates,
         seed=config.seed,
         code_version=code_version(),
-        goal=goals.origin,
     )
 
 
@@ -199,8 +189,6 @@ def _check(config: TrainConfig) -> None:
         raise FlywheelError("updates, save-every, batch-size and threads must be at least 1.")
     if not 0.0 <= config.data.discount < 1.0 or not 0.0 <= config.data.new_fraction <= 1.0:
         raise FlywheelError("The discount must lie in [0, 1) and new-fraction in [0, 1].")
-    if config.data.new_fraction and config.initial is None:
-        raise FlywheelError("new-fraction needs an initial run (--initial), whose episodes count as the old ones.")
     if config.device == "cuda" and not torch.cuda.is_available():
         raise FlywheelError("This machine has no CUDA device that torch can use; train with --device cpu.")
 
@@ -214,7 +202,9 @@ def _claim(config: TrainConfig) -> None:
         different = sorted(key for key in asked if key != "updates" and asked[key] != held.get(key))
         if different or asked["updates"] < held["updates"]:
             names = ", ".join(different or ["updates"])
-            raise FlywheelError(f"{config.output} holds a run with other settings ({names}); give another --output to start a new one.")
+            raise FlywheelError(
+                f"{config.output} holds a run with other settings ({names}); give another --output to start a new one."
+            )
     configs.save(config, path)
 
 

@@ -36,7 +36,7 @@ def test_unknown_keys_are_named() -> None:
 @pytest.mark.parametrize("content", [b"[1, 2", b"- a\n- b\n", b"\xff\xfe\x00"])
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
-    with pytest.raises(FlywheelError, match="config.yaml"):
+    with pytest.raises(FlywheelError, match=r"config\.yaml"):
         config.load_dict(tmp_path / "config.yaml")
 
 

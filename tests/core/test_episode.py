@@ -16,7 +16,9 @@ def _validate(item: Episode) -> Episode:
 
 def _build(terminal: bool) -> Episode:
     observations = [{"position": np.zeros(2), "target": np.ones(2)} for _ in range(4)]
-    return Episode.from_transitions(observations, [np.ones(2)] * 3, [0.0, 0.5, 1.0], terminal=terminal, metadata=EpisodeMetadata())
+    return Episode.from_transitions(
+        observations, [np.ones(2)] * 3, [0.0, 0.5, 1.0], terminal=terminal, metadata=EpisodeMetadata()
+    )
 
 
 def test_step_t_holds_the_action_taken_at_it_and_its_reward() -> None:

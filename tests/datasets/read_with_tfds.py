@@ -2,8 +2,14 @@
 
 import sys
 
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
-for episode in tfds.builder_from_directory(sys.argv[1]).as_dataset(split="train"):
-    rewards = [float(step["reward"]) for step in episode["steps"]]
-    print(episode["episode_metadata"]["episode_id"].numpy().decode(), len(rewards), sum(rewards))
+
+def _summary(episode: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    length, total = episode["steps"].reduce((0, 0.0), lambda sums, step: (sums[0] + 1, sums[1] + step["reward"]))
+    return episode["episode_metadata"]["episode_id"], length, total
+
+
+for name, steps, reward in tfds.builder_from_directory(sys.argv[1]).as_dataset(split="train").map(_summary):
+    print(name.numpy().decode(), int(steps), float(reward))

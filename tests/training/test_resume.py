@@ -2,39 +2,68 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
-import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import torch
 
+from flywheel.datasets.store import EpisodeStore
+from flywheel.training.recipe import DataConfig
+from flywheel.training.train import TrainConfig, algorithm_class, train
 from tests.point import episode, make_store
 
-ALGORITHMS = ("bc", "iql", "cql", "actionable_models")
+# A server that has imported everything forks each run: what is killed is a real process, without seconds of imports each time.
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["flywheel.training.train", "flywheel.algorithms.cql", "flywheel.algorithms.actionable_models"])
+
+UPDATES = 330
 
 
-def _command(algorithm: str, store: Path, output: Path) -> list[str]:
-    arguments = f"train {algorithm} --store {store} --output {output} --updates 330 --save-every 50 --data.batch-size 32"
-    code = "import sys; from flywheel.cli.main import main; main(sys.argv[1:])"
-    return [sys.executable, "-c", code, *arguments.split(), "--algorithm.hidden", "32", "32"]
+def _config(algorithm: str, store: Path, output: Path) -> TrainConfig:
+    settings = algorithm_class(algorithm).Config(hidden=(32, 32))
+    data = DataConfig(batch_size=32)
+    return TrainConfig(algorithm, settings, store=store, output=output, updates=UPDATES, save_every=50, data=data)
 
 
-def _checkpoint(run: Path) -> dict:
-    return torch.load(run / "last.ckpt", weights_only=True)
+def _start(config: TrainConfig) -> BaseProcess:
+    process = _CONTEXT.Process(target=train, args=(config,))
+    process.start()
+    return process
+
+
+def _finish(config: TrainConfig) -> None:
+    process = _start(config)
+    process.join(120)
+    assert process.exitcode == 0
+
+
+def _kill_at(config: TrainConfig, moment: float) -> None:
+    """Kill a run `moment` seconds after its next checkpoint (or at once after it has finished)."""
+    process = _start(config)
+    checkpoint = config.output / "last.ckpt"
+    before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+    while process.is_alive() and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns != before):
+        time.sleep(0.001)
+    time.sleep(moment)
+    process.kill()
+    process.join()
 
 
 def _assert_equal(left: object, right: object) -> None:
     if isinstance(left, torch.Tensor):
+        assert isinstance(right, torch.Tensor)
         assert torch.equal(left, right)
     elif isinstance(left, dict):
+        assert isinstance(right, dict)
         assert left.keys() == right.keys()
         for key in left:
             _assert_equal(left[key], right[key])
     elif isinstance(left, list):
+        assert isinstance(right, list)
         assert len(left) == len(right)
         for one, other in zip(left, right, strict=True):
             _assert_equal(one, other)
@@ -42,45 +71,23 @@ def _assert_equal(left: object, right: object) -> None:
         assert left == right
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ["bc", "iql", "cql", "actionable_models"])
 def test_killed_and_resumed_run_is_bit_identical(tmp_path: Path, algorithm: str) -> None:
     make_store(tmp_path / "store")
-    subprocess.run(_command(algorithm, tmp_path / "store", tmp_path / "whole"), check=True, capture_output=True)
+    whole, killed = (_config(algorithm, tmp_path / "store", tmp_path / name) for name in ("whole", "killed"))
+    _finish(whole)
 
     rng = random.Random(algorithm)
-    kills = 0
-    for attempt in range(30):
-        process = subprocess.Popen(_command(algorithm, tmp_path / "store", tmp_path / "killed"), stdout=subprocess.DEVNULL)
-        wanted = rng.randint(1, 60) * 5
-        while process.poll() is None and _progress(tmp_path / "killed") < wanted:
-            time.sleep(0.005)
-        if process.poll() is not None:
-            assert process.returncode == 0
-            break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
-        if attempt == 0:
-            # The store grows meanwhile; the run keeps to the snapshot that it pinned.
-            from flywheel.datasets.store import EpisodeStore
+    for _ in range(3):
+        _kill_at(killed, rng.uniform(0.0, 0.1))
+        # The store grows meanwhile; the run keeps to the snapshot that it pinned.
+        with EpisodeStore.open(tmp_path / "store").writer() as writer:
+            writer.append(episode(rng.randint(1000, 2000)))
+    _finish(killed)
 
-            with EpisodeStore.open(tmp_path / "store").writer() as writer:
-                writer.append(episode(999))
-        if kills == 3:
-            subprocess.run(_command(algorithm, tmp_path / "store", tmp_path / "killed"), check=True, capture_output=True)
-            break
-
-    assert kills > 0
-    assert (tmp_path / "whole/policy.safetensors").read_bytes() == (tmp_path / "killed/policy.safetensors").read_bytes()
-    assert (tmp_path / "whole/metrics.csv").read_bytes() == (tmp_path / "killed/metrics.csv").read_bytes()
-    whole, killed = _checkpoint(tmp_path / "whole"), _checkpoint(tmp_path / "killed")
-    for part in ("update", "state_dict", "optimizer_states"):
-        _assert_equal(whole[part], killed[part])
-
-
-def _progress(run: Path) -> int:
-    """The update that the run's checkpoint holds, roughly: the length of its metrics file in rows times 50."""
-    try:
-        return 50 * (len((run / "metrics.csv").read_text().splitlines()) - 1)
-    except FileNotFoundError:
-        return 0
+    for name in ("policy.safetensors", "metrics.csv", "snapshot.json"):
+        assert (whole.output / name).read_bytes() == (killed.output / name).read_bytes()
+    parts = [torch.load(run.output / "last.ckpt", weights_only=True) for run in (whole, killed)]
+    for name in ("update", "state_dict", "optimizer_states"):
+        _assert_equal(parts[0][name], parts[1][name])
+    assert parts[0]["update"] == UPDATES

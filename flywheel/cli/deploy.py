@@ -1,0 +1,58 @@
+"""flywheel deploy TASK: run a policy on a robot behind the safety layer; every episode lands in the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from flywheel.cli.console import console, parse_config, progress
+from flywheel.datasets.store import EpisodeStore
+from flywheel.rollout.collect import CollectConfig, collect, dataset_name
+
+_EXPERIMENT = "deploy"
+
+
+@dataclass(frozen=True)
+class DeployConfig:
+    """Run a policy on a robot behind the safety layer; every episode lands in the store."""
+
+    task: tyro.conf.Positional[str]
+    """The task, by name."""
+    policy: str
+    """The run folder of a trained policy."""
+    store: Path
+    """The folder of datasets that the episodes are appended to."""
+    robot: str = "sim"
+    """The robot, by name."""
+    episodes: int = 1
+    """How many episodes."""
+
+
+def run(arguments: list[str]) -> None:
+    """Deploy, then say how it went."""
+    config = parse_config(DeployConfig, arguments, "flywheel deploy", __doc__)
+    collection = CollectConfig(
+        task=config.task,
+        policy=config.policy,
+        store=config.store,
+        robot=config.robot,
+        episodes=config.episodes,
+        first_seed=_next_seed(config),
+        experiment=_EXPERIMENT,
+        processes=1,
+        safe=True,
+    )
+    with progress(f"Deploying on {config.robot}", "episodes") as report:
+        result = collect(collection, report)
+    console.print(f"{result.successes} of {result.stored} episodes succeeded; they are in {result.dataset}")
+
+
+def _next_seed(config: DeployConfig) -> int:
+    """One past the seeds that earlier deployments used, so that each deployment starts somewhere new."""
+    folder = config.store / dataset_name(config.robot, config.task)
+    if not folder.exists():
+        return 0
+    used = [row.seed for row in EpisodeStore.open(folder).rows() if row.experiment_id == _EXPERIMENT and row.task == config.task]
+    return max(used, default=-1) + 1
