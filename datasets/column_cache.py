@@ -58,7 +58,7 @@ class ColumnCache:
         self.folder = folder
         self.episodes: dict[tuple[str, int], CachedEpisode] = {}
         """Every committed episode by (id, CRC)."""
-        self._observation = schema.observation
+        self._observation, self._action = schema.observation, schema.action
         self._widths = {"state": schema.observation.state_dim, "action": schema.action.dim, "reward": 1}
         self._header = {"format": FORMAT, "schema": json_hash(schema.to_json())}
         self._rows = 0
@@ -92,7 +92,7 @@ class ColumnCache:
     def _commit(self, pending: list[tuple[int, Episode]]) -> None:
         episodes = [episode for _, episode in pending]
         self._extend("state", [self._observation.pack_state(episode.observation) for episode in episodes])
-        self._extend("action", [episode.action for episode in episodes])
+        self._extend("action", [self._action.normalize(episode.action) for episode in episodes])
         self._extend("reward", [episode.reward for episode in episodes])
         lines = []
         for crc, episode in pending:

@@ -77,6 +77,7 @@ class Columns:
             next_observation={"state": states[1]},
             goal=_goal(states, relabeled),
             is_chained=None if relabeled.is_chained is None else torch.from_numpy(relabeled.is_chained),
+            mc_return=None if relabeled.steps_to_goal is None else torch.from_numpy(_return(relabeled.steps_to_goal, discount)),
         )
 
 
@@ -90,6 +91,11 @@ def _goal(states: Tensor, relabeled: Relabeled) -> dict[str, Tensor] | None:
     if relabeled.goal_state is not None:
         return {"state": torch.from_numpy(relabeled.goal_state).expand_as(states[0])}
     return None
+
+
+def _return(steps_to_goal: Ints, discount: float) -> Floats:
+    """The discounted return of a reward of 1 at the goal: gamma^(steps - 1), and 0 where the goal was never reached."""
+    return np.where(steps_to_goal > 0, discount ** (steps_to_goal - 1.0), 0.0).astype(np.float32)
 
 
 def _decode(store: EpisodeStore, missing: Snapshot, on_progress: Progress) -> Iterator[tuple[int, Episode]]:

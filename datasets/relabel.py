@@ -40,6 +40,8 @@ class Relabeled:
     """(D,) one goal for all of them, instead of `goal_row`."""
     is_chained: Bools | None = None
     """(n,) the last steps of chained sub-trajectories, whose target is the value itself."""
+    steps_to_goal: Ints | None = None
+    """(n,) how many transitions the data took until it reached the goal, this one included; 0 where it never did."""
 
 
 class Relabeler(Protocol):
@@ -139,7 +141,11 @@ class ActionableGoals:
         is_end = ahead == 0
         reached = is_end & ~chained
         return Relabeled(
-            discount=(~reached).astype(np.float32), reward=reached.astype(np.float32), goal_row=goal, is_chained=is_end & chained
+            discount=(~reached).astype(np.float32),
+            reward=reached.astype(np.float32),
+            goal_row=goal,
+            is_chained=is_end & chained,
+            steps_to_goal=np.where(chained, 0, ahead + 1),
         )
 
 

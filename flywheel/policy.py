@@ -63,7 +63,6 @@ class LearnedPolicy:
         """(D,) the built-in goal; a goal given to `act` goes before it."""
         self.deterministic = True
         """Set to False to sample actions, as exploration while collecting."""
-        self._low, self._high = (np.asarray(bound, np.float32) for bound in (self.action_spec.low, self.action_spec.high))
 
     @classmethod
     def load(cls, path: Path) -> LearnedPolicy:
@@ -93,7 +92,7 @@ class LearnedPolicy:
         state = self._state(observation)
         target = self._goal(goal)
         action = self.algorithm.act(state, target, self.deterministic)[0].numpy()
-        return np.asarray(self._low + (action + 1.0) * 0.5 * (self._high - self._low), dtype=np.float32)
+        return self.action_spec.denormalize(action)
 
     def _state(self, observation: Observation) -> dict[str, torch.Tensor]:
         checked = self.observation_spec.validate(observation)

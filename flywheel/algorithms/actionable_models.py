@@ -15,6 +15,8 @@ Departures from the paper:
 * The actor imitates weighted by Q itself, the probability of reaching the goal: a row whose goal is another episode's counts as
   far as that goal was learned to be reachable, so stitched goals are imitated and unreachable ones are not. A, the
   advantage over the actor's own proposals, sharpens towards shorter ways.
+* A target is at least the return that the data itself went on to collect, gamma^(steps to the goal): a lower bound on the best
+  action's value that is known at once, where bootstrapping takes thousands of updates to carry it back over an episode.
 * Negatives are uniform. Negatives from the actor would lie where the data lies, and pull a positive with target y to about
   y / 2 at every backup.
 * `reward_scale = "steps"` switches from rewards {0, 1} to {-1, 0}, which did better on some tasks (Zhang and Stadie,
@@ -109,8 +111,11 @@ class ActionableModels(Algorithm):
             own = self._value(self.target_critic(features, batch.action))
             following = self._proposal_values(next_features, self.actor(next_features)).amax(dim=1)
             target = ops.goal_target(batch.reward, batch.discount, following, own, batch.is_chained)
+            if batch.mc_return is not None:
+                target = torch.maximum(target, batch.mc_return)
             advantage = own - self._proposal_values(features, (mean, log_std)).mean(dim=1)
-            weights = own * ops.advantage_weights(advantage, self.config.inverse_temperature)
+            reachable = (own / _REACHABLE).clamp(max=1.0)
+            weights = reachable * ops.advantage_weights(advantage, self.config.inverse_temperature)
             negative = self._negative(features)
         log_prob = ops.gaussian_log_prob(mean, log_std, batch.action)
         positives = self._regression(self.critic(features, batch.action), target)

@@ -27,6 +27,8 @@ class Batch:
     """An observation to reach, for goal-conditioned learning."""
     is_chained: Tensor | None = None
     """(B,) bool: the last step of a chained sub-trajectory, whose target is the value itself (Actionable Models)."""
+    mc_return: Tensor | None = None
+    """(B,) the discounted return that the data itself went on to collect, where that is known; else 0."""
 
     def __len__(self) -> int:
         """The number of transitions B."""

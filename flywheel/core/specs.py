@@ -142,6 +142,21 @@ class ActionSpec:
         """Return a finite action of the right shape; bounds are the safety layer's business (`robots.safety`)."""
         return self.array.validate(action, "action")
 
+    def normalize(self, action: Array) -> Array:
+        """From the robot's units to [-1, 1], (..., A) float32: what networks learn."""
+        middle, half = self._middle_and_half
+        return np.asarray((action - middle) / half, np.float32)
+
+    def denormalize(self, action: Array) -> Array:
+        """From [-1, 1] to the robot's units, (..., A) float32."""
+        middle, half = self._middle_and_half
+        return np.asarray(middle + action * half, np.float32)
+
+    @cached_property
+    def _middle_and_half(self) -> tuple[Array, Array]:
+        low, high = self.bounds
+        return (low + high) / 2, (high - low) / 2
+
     def to_json(self) -> dict[str, Any]:
         """A form that `from_json` reads back."""
         return asdict(self)

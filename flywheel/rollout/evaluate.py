@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from flywheel.core.episode import Episode
 from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
-from flywheel.core.lineage import content_hash
 from flywheel.core.policy import Policy
 from flywheel.core.specs import Array
 from flywheel.report.videos import write_video
+from flywheel.rollout.goals import Goals
 from flywheel.rollout.policies import open_policy, policy_name
 from flywheel.rollout.rollout import EVALUATION_SEED, rollout
 from flywheel.rollout.statistics import PairedDifference, mcnemar_exact, paired_difference, wilson
@@ -47,15 +46,28 @@ class EvaluateConfig:
     first_seed: int = EVALUATION_SEED
     """The seed of the first episode; evaluation seeds lie from 10,000,000 on and are never trained on."""
     goals: Path | None = None
-    """An npz file of goal observations, every array (n, ...); episode i aims at goal i modulo n."""
+    """An npz file of goal observations, every array (n, ...); episode i aims at goal i modulo n. An array ``seed`` in it,
+    as in an evaluation's ends.npz, says from which initial state each goal is known to be reachable: episode i starts there."""
     processes: int = 4
     """How many episodes run at once."""
     safe: bool = False
     """Act through the safety layer."""
     videos: int = 0
     """How many of the first episodes are filmed."""
+    keep_ends: bool = False
+    """Write ends.npz: the last observations of the successful episodes, and their seeds, as goals for others to reach."""
     versus: Path | None = None
     """The folder of another evaluation on the same seeds, to compare with pair by pair."""
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """The initial states, in order; raises `FlywheelError` where there are fewer goals with seeds than episodes."""
+        seeds = None if self.goals is None else Goals.load(self.goals).seeds
+        if seeds is None:
+            return range(self.first_seed, self.first_seed + self.episodes)
+        if len(seeds) < self.episodes:
+            raise FlywheelError(f"{self.goals} holds {len(seeds)} goals with seeds; ask for that many episodes.")
+        return seeds[: self.episodes]
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,8 @@ class EpisodeResult:
     """The video's path within the output folder."""
     video_problem: str = ""
     """Why there is no video although one was asked for."""
+    end: dict[str, Any] | None = None
+    """The last observation as lists, where ends are kept and the episode succeeded."""
 
 
 @dataclass(frozen=True)
@@ -172,12 +186,11 @@ def evaluate(config: EvaluateConfig, on_progress: Progress = lambda done, total:
     `config.versus` is given. Raises `FlywheelError` for
     training seeds, names that do not exist, or an output folder that holds another evaluation.
     """
-    if config.episodes < 1 or config.first_seed < EVALUATION_SEED:
+    if config.episodes < 1 or min(seeds := config.seeds) < EVALUATION_SEED:
         raise FlywheelError(f"An evaluation needs at least one episode, and seeds from {EVALUATION_SEED} on.")
     policy = policy_name(config.policy)
     _claim(config, policy)
     log = config.output / "episodes.jsonl"
-    seeds = range(config.first_seed, config.first_seed + config.episodes)
     found = {result.seed: result for result in _read(log) if result.seed in seeds}
     missing = [seed for seed in seeds if seed not in found]
     on_progress(len(found), len(seeds))
@@ -189,6 +202,8 @@ def evaluate(config: EvaluateConfig, on_progress: Progress = lambda done, total:
             on_progress(len(found), len(seeds))
     evaluation = Evaluation(config.task, config.robot, policy, tuple(found[seed] for seed in seeds))
     _write_json(config.output / _SUMMARY, evaluation.to_json())
+    if config.keep_ends:
+        _keep_ends(config.output / "ends.npz", evaluation)
     if config.versus is not None:
         _write_json(config.output / "comparison.json", compare(evaluation, load_evaluation(config.versus)).to_json())
     return evaluation
@@ -214,14 +229,15 @@ class EvaluateJob:
     def open(self) -> Iterator[Callable[[int], EpisodeResult]]:
         """Yields the function that runs the episode of a seed."""
         config = self.config
-        goals = None if config.goals is None else _load_goals(config.goals)
+        goals = None if config.goals is None else Goals.load(config.goals)
+        index = {seed: number for number, seed in enumerate(config.seeds)}
         with make_env(config.task, config.robot, safe=config.safe) as env, open_policy(config.policy, env) as policy:
 
             def work(seed: int) -> EpisodeResult:
-                index = seed - config.first_seed
-                goal = None if goals is None else goal_at(goals, index)
-                film = index < config.videos
-                return _filmed(config, env, policy, seed, goal) if film else _result(rollout(env, policy, seed, goal=goal))
+                goal = None if goals is None else goals.at(index[seed])
+                if index[seed] < config.videos:
+                    return _filmed(config, env, policy, seed, goal)
+                return _result(config, rollout(env, policy, seed, goal=goal))
 
             yield work
 
@@ -233,16 +249,25 @@ def _filmed(config: EvaluateConfig, env: Env, policy: Policy, seed: int, goal: d
         env.reset(seed=seed)
         env.render()
     except FlywheelError as error:
-        return replace(_result(rollout(env, policy, seed, goal=goal)), video_problem=str(error))
-    result = _result(rollout(env, policy, seed, goal=goal, frames=frames))
+        return replace(_result(config, rollout(env, policy, seed, goal=goal)), video_problem=str(error))
+    result = _result(config, rollout(env, policy, seed, goal=goal, frames=frames))
     video = f"videos/{seed}.mp4"
     write_video(config.output / video, frames, env.robot.action_spec.rate)
     return replace(result, video=video)
 
 
-def _result(episode: Episode) -> EpisodeResult:
+def _result(config: EvaluateConfig, episode: Episode) -> EpisodeResult:
     about = episode.metadata
-    return EpisodeResult(about.seed, about.success, episode.transitions, episode.episode_return, about.agent_id)
+    kept = config.keep_ends and about.success
+    end = {key: value[-1].tolist() for key, value in episode.observation.items()} if kept else None
+    return EpisodeResult(about.seed, about.success, episode.transitions, episode.episode_return, about.agent_id, end=end)
+
+
+def _keep_ends(path: Path, evaluation: Evaluation) -> None:
+    ends = [(result.seed, result.end) for result in evaluation.results if result.end is not None]
+    if not ends:
+        raise FlywheelError("No episode succeeded, so there are no goals to keep; evaluate more episodes or another policy.")
+    Goals.of(ends).save(path)
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
@@ -251,7 +276,7 @@ def _write_json(path: Path, data: dict[str, Any]) -> None:
 
 def _claim(config: EvaluateConfig, policy: str) -> None:
     """Say in the output folder what is evaluated there, and refuse one that holds something else."""
-    goals = "" if config.goals is None else _goals_hash(config.goals)
+    goals = "" if config.goals is None else Goals.load(config.goals).hash
     wanted = {"task": config.task, "robot": config.robot, "policy": policy, "safe": config.safe, "goals": goals}
     path = config.output / "identity.json"
     if not path.exists():
@@ -268,24 +293,3 @@ def _read(log: Path) -> list[EpisodeResult]:
     if torn:
         write_atomically(log, whole + b"\n" if whole else b"")
     return [EpisodeResult(**json.loads(line)) for line in whole.splitlines()]
-
-
-def _goals_hash(path: Path) -> str:
-    _load_goals(path)
-    return content_hash(path.read_bytes())
-
-
-def goal_at(goals: dict[str, Array], index: int) -> dict[str, Array]:
-    """The goal of an evaluation's episode: they are taken in turn."""
-    return {key: value[index % len(value)] for key, value in goals.items()}
-
-
-def _load_goals(path: Path) -> dict[str, Array]:
-    try:
-        file = np.load(path, allow_pickle=False)
-        goals = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, BadZipFile, AttributeError) as error:
-        raise FlywheelError(f"{path} holds no goal observations ({error}); give an npz file of stacked observations.") from None
-    if len({len(value) for value in goals.values()} - {0}) != 1:
-        raise FlywheelError(f"{path} holds no goal observations; every array must have the same number of rows, at least one.")
-    return goals

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from flywheel.core.errors import FlywheelError
-from flywheel.rollout.evaluate import EpisodeResult, EvaluateConfig, Evaluation, compare, evaluate, goal_at, load_evaluation
+from flywheel.rollout.evaluate import EpisodeResult, EvaluateConfig, Evaluation, compare, evaluate, load_evaluation
+from flywheel.rollout.goals import Goals
 from flywheel.rollout.rollout import EVALUATION_SEED
 
 
@@ -74,8 +75,19 @@ def test_unreadable_goals_are_named(tmp_path: Path) -> None:
 
 
 def test_goals_are_taken_in_turn() -> None:
-    goals = {"cube_pos": np.arange(6.0).reshape(2, 3)}
-    assert [goal_at(goals, index)["cube_pos"].tolist() for index in range(3)] == [[0, 1, 2], [3, 4, 5], [0, 1, 2]]
+    goals = Goals({"cube_pos": np.arange(6.0).reshape(2, 3)})
+    assert [goals.at(index)["cube_pos"].tolist() for index in range(3)] == [[0, 1, 2], [3, 4, 5], [0, 1, 2]]
+
+
+def test_kept_ends_are_goals_that_bring_their_seeds(tmp_path: Path) -> None:
+    first = evaluate(config(tmp_path / "expert", keep_ends=True, episodes=6))
+    goals = Goals.load(tmp_path / "expert" / "ends.npz")
+    assert goals.seeds == tuple(result.seed for result in first.results if result.success)
+    assert len(goals) == first.successes > 1
+    again = evaluate(config(tmp_path / "again", goals=tmp_path / "expert" / "ends.npz", episodes=2, first_seed=0))
+    assert tuple(result.seed for result in again.results) == goals.seeds[:2]
+    with pytest.raises(FlywheelError, match="goals with seeds"):
+        evaluate(config(tmp_path / "more", goals=tmp_path / "expert" / "ends.npz", episodes=len(goals) + 1))
 
 
 def test_an_evaluation_takes_goals_from_a_file(tmp_path: Path) -> None:
