@@ -14,8 +14,12 @@ from flywheel.core import registry
 from flywheel.core.errors import FlywheelError
 from tests.algorithms.batches import ACTION_DIM, STATE_DIM, optimizer_of, random_batch, update
 
-VARIANTS = {"cql": {"lagrange_threshold": 1.0}, "actionable_models": {"reward_scale": "steps"}}
-CASES = [(name, {}) for name in registry.names("algorithms")] + list(VARIANTS.items())
+VARIANTS = [
+    ("cql", {"lagrange_threshold": 1.0}),
+    ("actionable_models", {"reward_scale": "steps"}),
+    ("actionable_models", {"cem_iterations": 2}),
+]
+CASES = [(name, {}) for name in registry.names("algorithms")] + VARIANTS
 
 
 def make(name: str, **settings: object) -> Algorithm:
