@@ -5,7 +5,6 @@ Every stage resumes by itself, so an interrupted demo goes on where it was when 
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import time
@@ -18,23 +17,26 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from flywheel.cli.console import console, parse_config, progress
 from flywheel.cli.demo_report import Demo, write_report
 from flywheel.cli.evaluate import sentence
-from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
+from flywheel.datasets.relabel import Hindsight
 from flywheel.datasets.store import EpisodeStore
 from flywheel.rollout.collect import CollectConfig, collect
 from flywheel.rollout.evaluate import EvaluateConfig, Evaluation, evaluate
+from flywheel.rollout.goals import Goals
+from flywheel.rollout.rollout import EVALUATION_SEED
 from flywheel.training.recipe import DataConfig
 from flywheel.training.train import TrainConfig, algorithm_class, train
 
 TASK = "lift"
-HELD_OUT_SEED = 5_000_000
-"""Where the held-out episodes begin whose ends are the goals to reach; no store that is trained on holds them."""
-HELD_OUT_EPISODES = 40
+_FIRST_SEED = EVALUATION_SEED + 1_000_000
+"""The demo is evaluated on initial states that no setting of it was ever chosen on."""
+_SCRIPT_EPISODES = 2.4
+"""Episodes that the script is evaluated on, per episode of the others: its successes there are the goals to reach."""
+_GOAL_BC = Hindsight(p_current=0.0, p_future=1.0, p_random=0.0, horizon="uniform")
+"""The goals of the baseline: any later observation of the same episode."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class DemoConfig:
     """Episodes that the finetuned policy collects, through the safety layer."""
     evaluation_episodes: int = 100
     """Episodes of each evaluation."""
-    pretrain_updates: int = 6_000
+    pretrain_updates: int = 2_500
     """Updates of Actionable Models, and of the goal-conditioned behaviour cloning beside it."""
     offline_updates: int = 3_000
     """Updates of IQL on the script's episodes."""
@@ -88,21 +90,22 @@ class _Run:
         config = self.config
         with self._stage("collect"):
             self._collect("expert", "script", config.episodes)
-        with self._stage("held-out goals"):
-            self._hold_out()
         with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
             pretrained = pool.submit(_timed_train, self._train("pretrain", "actionable_models", config.pretrain_updates))
             cloned = pool.submit(
-                _timed_train, self._train("goal-bc", "bc", config.pretrain_updates, data=DataConfig(relabel="hindsight"))
+                _timed_train,
+                self._train("goal-bc", "bc", config.pretrain_updates, data=DataConfig(relabel="hindsight", hindsight=_GOAL_BC)),
             )
             with self._stage("evaluate the script"):
-                self._evaluate("logging", "expert", processes=max(1, config.processes - 2), videos=config.videos)
+                episodes = round(_SCRIPT_EPISODES * config.evaluation_episodes)
+                processes = max(1, config.processes - 2)
+                self._evaluate("logging", "expert", episodes=episodes, processes=processes, videos=config.videos, keep_ends=True)
             self._await("pretrain", pretrained)
             self._await("goal-conditioned BC", cloned)
             offline = pool.submit(_timed_train, self._finetune("offline", "pretrain", config.offline_updates))
             with self._stage("evaluate goal reaching"):
-                for name, source in (("pretrained", "pretrain"), ("goal_bc", "goal-bc")):
-                    self._evaluate(name, str(self.folder / source), goals=self.folder / "goals.npz")
+                for name, run in (("pretrained", "pretrain"), ("goal_bc", "goal-bc")):
+                    self._reach_goals(name, run)
             self._await("finetune offline", offline)
         with self._stage("evaluate offline"):
             self._evaluate("offline", str(self.folder / "offline"))
@@ -150,30 +153,7 @@ class _Run:
             result = collect(config, report)
         rows = [row for row in EpisodeStore.open(self.store).rows() if row.experiment_id == config.experiment]
         successes = sum(row.success for row in rows)
-        console.print(f"  {len(rows)} episodes of '{policy}' are in {result.dataset}, {successes} of them successful")
-
-    def _hold_out(self) -> None:
-        """Goals to reach: the last observations of successful episodes that nothing is trained on."""
-        path = self.folder / "goals.npz"
-        if path.exists():
-            return
-        config = CollectConfig(
-            task=TASK,
-            store=self.folder / "held-out",
-            episodes=HELD_OUT_EPISODES,
-            first_seed=HELD_OUT_SEED,
-            experiment="demo-held-out",
-            processes=self.config.processes,
-        )
-        with progress("Collecting held-out episodes", "episodes") as report:
-            collect(config, report)
-        store = EpisodeStore.open(config.store)
-        ends = [episode.observation for episode in store.episodes() if episode.metadata.success]
-        if not ends:
-            raise FlywheelError("No held-out episode succeeded, so there are no goals to reach; run the demo with more episodes.")
-        buffer = io.BytesIO()
-        np.savez(buffer, **{key: np.stack([end[key][-1] for end in ends]) for key in ends[0]})
-        write_atomically(path, buffer.getvalue())
+        console.print(f"  {len(rows)} episodes, {successes} of them successful, are in {result.dataset}", soft_wrap=True)
 
     def _train(self, run: str, name: str, updates: int, **settings: Any) -> TrainConfig:
         return TrainConfig(
@@ -190,19 +170,18 @@ class _Run:
         data = DataConfig(task=TASK, relabel="task_goal", new_fraction=new_fraction)
         return self._train(run, "iql", updates, data=data, initial=self.folder / initial)
 
-    def _evaluate(self, name: str, policy: str, *, processes: int = 0, goals: Path | None = None, videos: int = 0) -> None:
-        config = EvaluateConfig(
-            task=TASK,
-            policy=policy,
-            output=self.folder / "evaluations" / name,
-            episodes=self.config.evaluation_episodes,
-            goals=goals,
-            processes=processes or self.config.processes,
-            videos=videos,
-        )
+    def _reach_goals(self, name: str, run: str) -> None:
+        """Ask a policy for the ends of the script's successful evaluation episodes, each from where that episode began."""
+        goals = self.folder / "evaluations" / "logging" / "ends.npz"
+        episodes = min(self.config.evaluation_episodes, len(Goals.load(goals)))
+        self._evaluate(name, str(self.folder / run), episodes=episodes, goals=goals)
+
+    def _evaluate(self, name: str, policy: str, **settings: Any) -> None:
+        defaults = {"episodes": self.config.evaluation_episodes, "processes": self.config.processes, "first_seed": _FIRST_SEED}
+        config = EvaluateConfig(task=TASK, policy=policy, output=self.folder / "evaluations" / name, **{**defaults, **settings})
         with progress(f"Evaluating {name}", "episodes") as report:
             self.evaluations[name] = evaluate(config, report)
-        console.print(f"  {name}: {sentence(self.evaluations[name])}")
+        console.print(f"  {name}: {sentence(self.evaluations[name])}", soft_wrap=True)
 
     def _await(self, stage: str, training: Future[float]) -> None:
         seconds = training.result()

@@ -133,7 +133,7 @@ def _comparison(demo: Demo, name: str, baseline: str) -> Comparison:
 
 def _videos(demo: Demo) -> list[VideoPair]:
     pairs = []
-    for before, after in zip(demo.evaluations["logging"].results, demo.evaluations["final"].results, strict=True):
+    for before, after in zip(demo.evaluations["logging"].results, demo.evaluations["final"].results, strict=False):
         if before.video or after.video or before.video_problem:
             names = (("logging", before), ("final", after))
             paths = [demo.folder / "evaluations" / name / item.video if item.video else None for name, item in names]
@@ -156,24 +156,20 @@ def _growth(rows: list[IndexRow]) -> Iterator[Growth]:
 
 
 def _lineage(demo: Demo, rows: list[IndexRow]) -> Iterator[LineageStep]:
-    """Which checkpoint made which episodes from which snapshot."""
+    """Which checkpoint made which episodes from which snapshot, in the order in which it happened."""
+    yield _episodes(rows, "")
     for run in ("pretrain", "offline", "online"):
-        if run == "pretrain":
-            yield _episodes(rows, "")
         policy = LearnedPolicy.load(demo.folder / run)
-        if run != "offline":
+        if run != "offline":  # which learns from the snapshot that was pretrained on
             snapshot = Snapshot.load(demo.folder / run / "snapshot.json")
-            yield LineageStep("snapshot", f"{len(snapshot.entries)} episodes", snapshot.hash, "the store as it was pinned")
-        yield LineageStep(
-            "checkpoint", _RUNS[run], policy.checkpoint, f"{policy.header.updates:,} updates from snapshot {policy.snapshot[:8]}"
-        )
+            yield LineageStep("snapshot", f"{len(snapshot.entries)} episodes", snapshot.hash, "the store as the run pinned it")
+        detail = f"{policy.header.updates:,} updates, from snapshot {policy.snapshot[:8]}"
+        yield LineageStep("checkpoint", _RUNS[run], policy.checkpoint, detail)
         if run == "offline":
             yield _episodes(rows, policy.checkpoint)
 
 
 def _episodes(rows: list[IndexRow], checkpoint: str) -> LineageStep:
     made = [row for row in rows if row.policy_checkpoint == checkpoint]
-    maker = made[0].agent_id if made else "nobody"
-    return LineageStep(
-        "episodes", f"{len(made)} episodes", checkpoint, f"made by {maker}, {sum(row.success for row in made)} successes"
-    )
+    maker, successes = (made[0].agent_id if made else "nobody"), sum(row.success for row in made)
+    return LineageStep("episodes", f"{len(made)} episodes", checkpoint, f"made by {maker}, {successes} successes")
