@@ -17,6 +17,7 @@ _METADATA = "episode_metadata/"
 _OBSERVATION = "steps/observation/"
 _REWARD = ArraySpec(())
 _FLAG = ArraySpec((), "bool")
+_DEFAULTS = EpisodeMetadata(episode_id="").to_json()
 _EMPTY: dict[str, str | int | bool] = {"str": "", "int": 0, "bool": False}
 
 
@@ -100,7 +101,7 @@ def _from_raw(data: bytes, spec: ArraySpec, name: str) -> Array:
 def _decode_metadata(features: Mapping[str, memoryview]) -> EpisodeMetadata:
     """The metadata fields that this version knows; the others are left aside and missing ones have their defaults."""
     values = {}
-    for name, default in EpisodeMetadata(episode_id="").to_json().items():
+    for name, default in _DEFAULTS.items():
         if _METADATA + name in features:
             feature = features[_METADATA + name]
             values[name] = _text(feature) if isinstance(default, str) else type(default)(_single(example.integers, feature))

@@ -23,7 +23,8 @@ from flywheel.core.episode import EpisodeMetadata
 from flywheel.datasets.codec import summarize
 from flywheel.datasets.tfrecord import Record
 
-_BUSY_SECONDS = 2.0
+_BUSY_SECONDS = 0.2
+"""How long to wait for another process's transaction; without the index the shards are read instead."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,7 @@ def verify(store: EpisodeStore, on_progress: Progress = lambda done, total: None
     journals = sorted(layout.journals.glob("*.tfrecord"))  # before the list of shards, as one may be sealed meanwhile
     shards = layout.read_shards()
     names = [shards.file_name(number) for number in range(len(shards.lengths))]
+    indexed = _indexed(layout, dict(zip(names, shards.lengths, strict=True)))
     seen: dict[str, str] = {}
     for number, name in enumerate(names):
         on_progress(number, len(names) + len(journals))
@@ -62,7 +63,8 @@ def verify(store: EpisodeStore, on_progress: Progress = lambda done, total: None
             if row.episode_id in seen:
                 report.problems.append(Problem(name, f"Episode {row.episode_id} is in {seen[row.episode_id]} already."))
             seen.setdefault(row.episode_id, name)
-        _check_index(report, layout, name, shards.lengths[number], rows)
+        if indexed.get(name, rows) != rows:
+            report.problems.append(Problem(name, "The index says something else; remove .meta/index.sqlite, it is made again."))
     for number, path in enumerate(journals, start=len(names)):
         on_progress(number, len(names) + len(journals))
         seen |= {row.episode_id: row.shard for row in _check_journal(report, store, path)}
@@ -113,11 +115,9 @@ def _rows(report: Report, store: EpisodeStore, name: str, records: list[Record])
             report.problems.append(Problem(name, f"The record at byte {record.offset} is no episode of this store: {error}"))
 
 
-def _check_index(report: Report, layout: Layout, name: str, records: int, rows: list[IndexRow]) -> None:
-    mark = Fingerprint.of(layout.path / name, records)
-    indexed = EpisodeIndex(layout.index).load({name: mark}).get(name) if mark else None
-    if indexed is not None and indexed != rows:
-        report.problems.append(Problem(name, "The index says something else of it; remove .meta/index.sqlite, it is made again."))
+def _indexed(layout: Layout, lengths: dict[str, int]) -> dict[str, list[IndexRow]]:
+    found = {name: Fingerprint.of(layout.path / name, length) for name, length in lengths.items()}
+    return EpisodeIndex(layout.index).load({name: mark for name, mark in found.items() if mark is not None})
 
 
 def _check_features(report: Report, store: EpisodeStore, layout: Layout) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from flywheel.datasets.verify import verify
 SCHEMA = Schema(
     ObservationSpec({"state": ArraySpec((6,)), "count": ArraySpec((), "int32")}), ActionSpec((-1.0, -1.0), (1.0, 1.0))
 )
+_QUICK = 30
 _CALLS = ("write", "fdatasync", "fsync", "link", "unlink", "replace", "ftruncate")
 
 
@@ -38,13 +41,13 @@ def make_episode(lane: int, number: int) -> Episode:
 
 
 def write(root: Path, lane: int, number: int) -> None:
-    """Append for ever, telling each acknowledged id on standard output."""
+    """Append until killed, telling each acknowledged id on standard output; the first are quick, the others bound the store."""
     store = EpisodeStore.create(root, "crash", SCHEMA)
     os.write(1, b"opening\n")
     with store.writer(seal_episodes=5) as writer:
-        while True:
-            os.write(1, f"{writer.append(make_episode(lane, number))}\n".encode())
-            number += 1
+        for count in itertools.count():
+            os.write(1, f"{writer.append(make_episode(lane, number + count))}\n".encode())
+            time.sleep(0.01 if count > _QUICK else 0)
 
 
 def sweep(root: Path) -> None:

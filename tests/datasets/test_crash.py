@@ -36,13 +36,15 @@ class Lane:
             str(self.acknowledged),
         ]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
+
+    def wait_until_opening(self) -> None:
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == b"opening\n"
 
     def kill(self) -> list[Episode]:
         """Returns the episodes that this process had acknowledged, as they should be read."""
         self.process.kill()
-        told = self.process.communicate()[0].decode().split()
+        told = self.process.communicate()[0].decode().replace("opening\n", "").split()
         first, self.acknowledged = self.acknowledged, self.acknowledged + len(told)
         episodes = [make_episode(self.number, number) for number in range(first, self.acknowledged)]
         assert [episode.metadata.episode_id for episode in episodes] == told
@@ -58,6 +60,7 @@ def test_fifty_kills_of_two_writers_lose_and_double_nothing(tmp_path: Path) -> N
     try:
         for kill in range(_KILLS):
             lane = lanes[int(rng.integers(2))]
+            lane.wait_until_opening()
             time.sleep(rng.uniform(0, 0.08))
             killed = lane.kill()
             store = EpisodeStore.open(tmp_path)

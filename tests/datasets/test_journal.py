@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flywheel.core.errors import FlywheelError
+from flywheel.datasets.journal import Journal
+from flywheel.datasets.layout import Layout, Shards
+from flywheel.datasets.store import EpisodeStore
+from flywheel.datasets.tfrecord import DamageWarning
+from flywheel.datasets.verify import verify
+from tests.point import episode, make_store
+
+_APPEND_AND_DIE = """
+import os, sys
+from pathlib import Path
+from flywheel.datasets.store import EpisodeStore
+from tests.point import episode
+writer = EpisodeStore.open(Path(sys.argv[1])).writer()
+for seed in range(int(sys.argv[2]), int(sys.argv[3])):
+    writer.append(episode(seed))
+os._exit(0)
+"""
+_FILL = """
+import resource, sys
+from pathlib import Path
+from flywheel.core.errors import FlywheelError
+from flywheel.datasets.store import EpisodeStore
+from tests.point import episode
+writer = EpisodeStore.open(Path(sys.argv[1])).writer()
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+for seed in range(100):
+    try:
+        print(writer.append(episode(seed)))
+    except FlywheelError as error:
+        print(error, file=sys.stderr)
+        break
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(writer.append(episode(seed)))
+writer.close()
+"""
+
+
+def _python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).parents[2]  # where `tests` is found
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=True, cwd=root
+    )
+
+
+def _dead_journal(store: EpisodeStore, first: int = 100, last: int = 105) -> Path:
+    _python(_APPEND_AND_DIE, store.path, first, last)
+    (journal,) = (store.path / ".journal").iterdir()
+    return journal
+
+
+def _ids(store: EpisodeStore) -> list[str]:
+    return [row.episode_id for row in EpisodeStore.open(store.path).rows()]
+
+
+def test_a_dead_writers_episodes_are_read_and_then_sealed(tmp_path: Path) -> None:
+    store = make_store(tmp_path, range(3))
+    journal = _dead_journal(store)
+    before = _ids(store)
+    assert before[3:] == [f"reach-script-{seed:05d}" for seed in range(100, 105)]
+    snapshot = store.snapshot()
+    with store.writer():
+        assert not journal.exists()
+    assert _ids(store) == before
+    assert store.snapshot() == snapshot
+    assert Layout(store.path).read_shards().lengths == (3, 5)
+
+
+@pytest.mark.parametrize("cut", [1, 4, 30, 700])
+def test_a_torn_tail_is_cut(tmp_path: Path, cut: int) -> None:
+    store = make_store(tmp_path, range(1))
+    journal = _dead_journal(store)
+    os.truncate(journal, journal.stat().st_size - cut)
+    assert len(_ids(store)) == 5
+    with store.writer() as writer:
+        writer.append(episode(104))
+    assert len(_ids(store)) == 6
+    assert verify(store).sound
+
+
+def test_damage_in_the_middle_of_a_journal_costs_one_episode(tmp_path: Path) -> None:
+    store = make_store(tmp_path, range(1))
+    journal = _dead_journal(store)
+    data = bytearray(journal.read_bytes())
+    data[len(data) // 2] ^= 1
+    journal.write_bytes(data)
+    with pytest.warns(DamageWarning, match="It is left out"):
+        assert len(_ids(store)) == 5
+    with pytest.warns(DamageWarning, match="kept as"), store.writer():
+        pass
+    assert len(_ids(store)) == 5
+    report = verify(store)
+    assert report.sound
+    assert [problem.file for problem in report.leftovers] == [f".meta/damaged/{journal.name}"]
+    assert (store.path / ".meta" / "damaged" / journal.name).read_bytes() == data
+
+
+def test_a_live_writers_journal_is_left_alone(tmp_path: Path) -> None:
+    store = make_store(tmp_path, range(1))
+    with store.writer() as writer:
+        writer.append(episode(7))
+        with store.writer() as other:
+            other.append(episode(8))
+        assert Layout(store.path).read_shards().lengths == (1, 1)
+        assert len(_ids(store)) == 3
+    assert Layout(store.path).read_shards().lengths == (1, 1, 1)
+
+
+def test_a_journal_that_is_a_shard_already_is_only_dropped(tmp_path: Path) -> None:
+    store = make_store(tmp_path, range(3))
+    (shard,) = store.path.glob("*.tfrecord-*")
+    os.link(shard, store.path / ".journal" / "1-dead.tfrecord")
+    assert len(_ids(store)) == 3
+    with store.writer():
+        pass
+    assert Layout(store.path).read_shards().lengths == (3,)
+    assert list((store.path / ".journal").iterdir()) == []
+
+
+def test_a_shard_that_nobody_lists_is_replaced(tmp_path: Path) -> None:
+    store = make_store(tmp_path, range(3))
+    (store.path / "point-train.tfrecord-00001").write_bytes(b"half a shard")
+    assert len(_ids(store)) == 3
+    with store.writer() as writer:
+        writer.append(episode(9))
+    assert len(_ids(store)) == 4
+    assert verify(store).leftovers == []
+
+
+def test_a_full_disk_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    store = make_store(tmp_path, range(0))
+    result = _python(_FILL, store.path, 5000)
+    assert "The disk is full" in result.stderr
+    told = result.stdout.split()
+    assert 2 <= len(told) < 100
+    assert _ids(store) == told
+    assert verify(store).problems == []
+
+
+def test_a_failed_write_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path)
+    offset = journal.write(b"good")
+    os.close(journal.descriptor)
+    journal.descriptor = os.open(journal.path, os.O_RDONLY)
+    with pytest.raises((FlywheelError, OSError)):
+        journal.write(b"never")
+    assert (offset, journal.size, journal.path.read_bytes()) == (0, 4, b"good")
+    journal.close()
+
+
+def test_shards_end_where_tfds_would_rename_them() -> None:
+    shards = Shards("point", (1,) * 99_998).add(1, 10)
+    with pytest.raises(FlywheelError, match="99999 shards"):
+        shards.add(1, 10)
+
+
+def test_a_copy_made_while_writing_is_a_store(tmp_path: Path) -> None:
+    store = make_store(tmp_path, range(2))
+    with store.writer() as writer:
+        writer.append(episode(5))
+        shutil.copytree(store.path, tmp_path / "copy")
+    copy = EpisodeStore.open(tmp_path / "copy")
+    assert copy.snapshot() == store.snapshot()
