@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -68,22 +70,21 @@ def test_an_integer_that_is_too_long_or_cut_is_refused(packed: bytes) -> None:
         example.integers(memoryview(payload))
 
 
-def _read_all(payload: bytes) -> None:
-    for feature in example.parse(payload).values():
-        for read in (example.floats, example.integers, example.strings):
-            try:
-                read(feature)
-            except DamagedError:
-                continue
+def _numbers_in(payload: bytes) -> int:
+    """How many values can be read from a payload, whatever is wrong with it."""
+    count = 0
+    with suppress(DamagedError):
+        for feature in example.parse(payload).values():
+            for read in (example.floats, example.integers, example.strings):
+                with suppress(DamagedError):
+                    count += len(read(feature))
+    return count
 
 
 @settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=100) | st.binary(max_size=60).map(lambda tail: b"\x0a" + bytes([len(tail)]) + tail))
 def test_any_bytes_are_parsed_or_refused(payload: bytes) -> None:
-    try:
-        _read_all(payload)
-    except DamagedError as error:
-        assert str(error)
+    assert _numbers_in(payload) <= len(payload)
 
 
 @settings(max_examples=500, deadline=None)
@@ -93,8 +94,5 @@ def test_any_change_is_parsed_or_refused(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 3))):
         payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(payload)))
-    for changed in (bytes(payload), bytes(payload[:cut])):
-        try:
-            _read_all(changed)
-        except DamagedError as error:
-            assert str(error)
+    assert _numbers_in(bytes(payload)) <= len(payload)
+    assert _numbers_in(bytes(payload[:cut])) <= cut
