@@ -45,6 +45,8 @@ class DemoConfig:
 
     output: Path = Path("runs/demo")
     """Where everything goes; started again, the demo goes on from what is there."""
+    robot: str = "sim"
+    """The robot, by name."""
     processes: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Processes that simulate at once."""
     episodes: int = 200
@@ -140,6 +142,7 @@ class _Run:
     def _collect(self, policy: str, experiment: str, episodes: int, *, safe: bool = False, explore: bool = False) -> None:
         config = CollectConfig(
             task=TASK,
+            robot=self.config.robot,
             policy=policy,
             store=self.store,
             episodes=episodes,
@@ -178,7 +181,13 @@ class _Run:
 
     def _evaluate(self, name: str, policy: str, **settings: Any) -> None:
         defaults = {"episodes": self.config.evaluation_episodes, "processes": self.config.processes, "first_seed": _FIRST_SEED}
-        config = EvaluateConfig(task=TASK, policy=policy, output=self.folder / "evaluations" / name, **{**defaults, **settings})
+        config = EvaluateConfig(
+            task=TASK,
+            robot=self.config.robot,
+            policy=policy,
+            output=self.folder / "evaluations" / name,
+            **{**defaults, **settings},
+        )
         with progress(f"Evaluating {name}", "episodes") as report:
             self.evaluations[name] = evaluate(config, report)
         console.print(f"  {name}: {sentence(self.evaluations[name])}", soft_wrap=True)
