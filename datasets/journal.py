@@ -38,7 +38,7 @@ class Journal:
         """A new journal, durable by name; raises `FlywheelError` on a full disk."""
         path = folder / f"{os.getpid()}-{secrets.token_hex(8)}.tfrecord"
         with _refusing(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fsync_folder(folder)
         return cls(path, descriptor)
@@ -52,7 +52,7 @@ class Journal:
         with _refusing(self.path), self._undone(offset):
             view = memoryview(framed)
             while view:
-                view = view[os.write(self.descriptor, view) :]
+                view = view[os.pwrite(self.descriptor, view, offset + len(framed) - len(view)) :]
         self.size = offset + len(framed)
         self.records += 1
         return offset
@@ -68,9 +68,9 @@ class Journal:
         try:
             yield
         except OSError:
-            os.ftruncate(self.descriptor, offset)
             self.records -= self.size > offset
             self.size = offset
+            os.ftruncate(self.descriptor, offset)
             raise
 
     def close(self) -> None:
@@ -87,6 +87,7 @@ def publish(layout: Layout, journal: Path, records: int, size: int) -> None:
     with _refusing(layout.info):
         shards = layout.read_shards()
         if not _is_listed(layout, shards, journal):
+            os.truncate(journal, size)  # where the disk refused a record, and then to cut it off, too
             shard = layout.path / shards.file_name(len(shards.lengths))
             following = shards.add(records, size)
             shard.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ SCHEMA = Schema(
     ObservationSpec({"state": ArraySpec((6,)), "count": ArraySpec((), "int32")}), ActionSpec((-1.0, -1.0), (1.0, 1.0))
 )
 _QUICK = 30
-_CALLS = ("write", "fdatasync", "fsync", "link", "unlink", "replace", "ftruncate")
+_CALLS = ("pwrite", "fdatasync", "fsync", "link", "unlink", "replace", "ftruncate", "truncate")
 
 
 def make_episode(lane: int, number: int) -> Episode:
@@ -70,11 +70,10 @@ def _killed_at(root: Path, call: int, acknowledged: set[str]) -> int:
     child = os.fork()
     if not child:
         os.close(reading)
-        tell = os.write
         _kill_before(call)
         with EpisodeStore.open(root).writer(seal_episodes=3) as writer:
             for number in range(5):
-                tell(writing, f"{writer.append(make_episode(call, number))}\n".encode())
+                os.write(writing, f"{writer.append(make_episode(call, number))}\n".encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
@@ -93,13 +92,13 @@ def _kill_before(call: int) -> None:
             left -= 1
             if not left:
                 if function is write_bytes:  # a write may be cut anywhere
-                    function(args[0], args[1][: len(args[1]) // 2])
+                    function(args[0], args[1][: len(args[1]) // 2], args[2])
                 os.kill(os.getpid(), signal.SIGKILL)
             return function(*args, **kwargs)
 
         return wrapper
 
-    write_bytes = os.write
+    write_bytes = os.pwrite
     for name in _CALLS:
         setattr(os, name, counted(getattr(os, name)))
 

@@ -147,14 +147,17 @@ def test_a_full_disk_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None
     assert verify(store).problems == []
 
 
-def test_a_failed_write_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+def test_a_failed_write_that_cannot_be_cut_off_is_overwritten(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path)
-    offset = journal.write(b"good")
-    os.close(journal.descriptor)
-    journal.descriptor = os.open(journal.path, os.O_RDONLY)
-    with pytest.raises((FlywheelError, OSError)):
+    journal.write(b"good")
+    working, journal.descriptor = journal.descriptor, os.open(journal.path, os.O_RDONLY)
+    with pytest.raises(FlywheelError, match=r"Writing .* failed"):
         journal.write(b"never")
-    assert (offset, journal.size, journal.path.read_bytes()) == (0, 4, b"good")
+    os.close(journal.descriptor)
+    journal.descriptor = working
+    assert (journal.size, journal.records) == (4, 1)
+    assert journal.write(b"better") == 4
+    assert journal.path.read_bytes() == b"goodbetter"
     journal.close()
 
 
