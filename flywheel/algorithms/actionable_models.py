@@ -18,6 +18,8 @@ Departures from the paper:
   on 200 Lift episodes both reached fewer goals.
 * Acting uses the actor's mean by default. CEM moves to where the critic extrapolates: on Lift, and in a corridor where two
   episodes had to be stitched, it reached fewer goals.
+* A target is at least the return that the data itself went on to collect, gamma^(steps to the goal): a lower bound on the best
+  action's value that is known at once, where bootstrapping takes thousands of updates to carry it back over an episode.
 * Negatives are uniform. Negatives from the actor would lie where the data lies, and pull a positive with target y to about
   y / 2 at every backup.
 * `reward_scale = "steps"` switches from rewards {0, 1} to {-1, 0}, which did better on some tasks (Zhang and Stadie,
@@ -35,10 +37,10 @@ import torch
 from torch import Tensor, nn
 
 from flywheel.algorithms import ops
-from flywheel.algorithms.base import Algorithm, AlgorithmConfig, group
+from flywheel.algorithms._gaussian import GaussianPolicy, GaussianPolicyConfig
+from flywheel.algorithms.base import group
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
-from flywheel.networks.actors import GaussianActor
 from flywheel.networks.critics import Critic
 
 _REACHABLE = 0.05
@@ -49,7 +51,7 @@ goal (a chained end keeps its own value), so an optimistic start would last."""
 
 
 @dataclass(frozen=True)
-class ActionableModelsConfig(AlgorithmConfig):
+class ActionableModelsConfig(GaussianPolicyConfig):
     """Settings of Actionable Models."""
 
     reward_scale: Literal["probability", "steps"] = "probability"
@@ -72,13 +74,14 @@ class ActionableModelsConfig(AlgorithmConfig):
     """The best candidates, to which the Gaussian is fitted; fewer trust the critic further away from the data."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 2 <= self.cem_elites <= self.cem_samples:
             raise FlywheelError(f"cem-elites must lie between 2 and cem-samples ({self.cem_samples}), not be {self.cem_elites}.")
         if min(self.n_proposals, self.n_negatives) < 1:
             raise FlywheelError("n-proposals and n-negatives must be at least 1.")
 
 
-class ActionableModels(Algorithm):
+class ActionableModels(GaussianPolicy):
     """Goal-conditioned Q-learning with hindsight, artificial negatives and goal chaining."""
 
     name = "actionable_models"
@@ -91,7 +94,6 @@ class ActionableModels(Algorithm):
         if not goal_conditioned:
             raise FlywheelError("Actionable Models learn to reach goals; use the relabelling 'actionable' or 'hindsight'.")
         self.config = config
-        self.actor = GaussianActor(self.encoder.feature_dim, action_dim, config.hidden)
         self.critic = Critic(self.encoder.feature_dim, action_dim, config.hidden)
         torch.nn.init.constant_(self.critic.output.bias, _INITIAL_OUTPUT[config.reward_scale])
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
@@ -124,13 +126,14 @@ class ActionableModels(Algorithm):
         }
 
     def after_step(self) -> None:
-        """Move the target critics."""
+        """Move the target critics and the average actor."""
+        super().after_step()
         ops.soft_update(self.target_critic.parameters(), self.critic.parameters(), self.config.target_rate)
 
     def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
         """CEM from the actor's Gaussian: the mean that it ends with, or a sample of the Gaussian that it ends with."""
         features = self.encoder(observation, goal)
-        mean, log_std = self.actor(features)
+        mean, log_std = self.acting(features)
         std = log_std.exp()
         for fixed in self._cem_noise:
             noise = fixed if deterministic else torch.randn_like(fixed)
@@ -146,7 +149,8 @@ class ActionableModels(Algorithm):
         return [group(self.config.learning_rate, self.actor, self.critic)]
 
     def synchronise_targets(self) -> None:
-        """Set the target critics to the critics."""
+        """Set the target critics to the critics, the average actor to the actor."""
+        super().synchronise_targets()
         self.target_critic.load_state_dict(self.critic.state_dict())
 
     def _value(self, output: Tensor) -> Tensor:

@@ -89,6 +89,10 @@ class Algorithm(nn.Module, ABC):
         self.synchronise_targets()
         return sorted(taken)
 
+    def acting_state(self) -> Mapping[str, Tensor]:
+        """The state from which another algorithm starts: that in which the actor has the weights that act."""
+        return self.state_dict()
+
     def synchronise_targets(self) -> None:
         """Set every target network to its online network; for algorithms that have one."""
 

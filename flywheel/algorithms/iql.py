@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 
 from flywheel.algorithms import ops
-from flywheel.algorithms.base import Algorithm, AlgorithmConfig, group
+from flywheel.algorithms._gaussian import GaussianPolicy, GaussianPolicyConfig
+from flywheel.algorithms.base import group
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
-from flywheel.networks.actors import GaussianActor
 from flywheel.networks.critics import Critic, ValueFunction
 
 
 @dataclass(frozen=True)
-class IQLConfig(AlgorithmConfig):
+class IQLConfig(GaussianPolicyConfig):
     """Settings of implicit Q-learning."""
 
     expectile: float = 0.7
@@ -39,11 +39,12 @@ class IQLConfig(AlgorithmConfig):
     """How far the target critic moves towards the critic at each update."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0.0 < self.expectile < 1.0:
             raise FlywheelError(f"The expectile must lie between 0 and 1 (0.7 is usual), not {self.expectile}.")
 
 
-class IQL(Algorithm):
+class IQL(GaussianPolicy):
     """Implicit Q-learning; never asks the critic about an action that is not in the data."""
 
     name = "iql"
@@ -53,7 +54,6 @@ class IQL(Algorithm):
         super().__init__(config, state_dim, action_dim, goal_conditioned)
         self.config = config
         features = self.encoder.feature_dim
-        self.actor = GaussianActor(features, action_dim, config.hidden)
         self.critic = Critic(features, action_dim, config.hidden)
         self.value = ValueFunction(features, config.hidden)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
@@ -77,18 +77,15 @@ class IQL(Algorithm):
         }
 
     def after_step(self) -> None:
-        """Move the target critic."""
+        """Move the target critic and the average actor."""
+        super().after_step()
         ops.soft_update(self.target_critic.parameters(), self.critic.parameters(), self.config.target_rate)
-
-    def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
-        """The mean, or a sample clipped to [-1, 1]."""
-        mean, log_std = self.actor(self.encoder(observation, goal))
-        return ops.gaussian_action(mean, log_std, deterministic)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """All three networks at one rate."""
         return [group(self.config.learning_rate, self.actor, self.critic, self.value)]
 
     def synchronise_targets(self) -> None:
-        """Set the target critic to the critic."""
+        """Set the target critic to the critic, the average actor to the actor."""
+        super().synchronise_targets()
         self.target_critic.load_state_dict(self.critic.state_dict())

@@ -22,9 +22,9 @@ class GaussianActor(nn.Module):
 
     LOG_STD_RANGE = (-5.0, 2.0)
 
-    def __init__(self, feature_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
+    def __init__(self, feature_dim: int, action_dim: int, hidden: Sequence[int], dropout: float = 0.0) -> None:
         super().__init__()
-        self.hidden = MLP(feature_dim, hidden)
+        self.hidden = MLP(feature_dim, hidden, dropout)
         self.mean = nn.Linear(hidden[-1], action_dim)
         self.log_std = nn.Parameter(torch.zeros(action_dim))
 

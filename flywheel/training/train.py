@@ -159,7 +159,7 @@ def _build(config: TrainConfig, header: PolicyHeader, columns: Columns, initial:
         algorithm.set_statistics(*state_statistics(columns))
     elif initial.header.algorithm == config.name and initial.header.goal_conditioned == header.goal_conditioned:
         algorithm.load_state_dict(initial.algorithm.state_dict())
-    elif not algorithm.load_pretrained(initial.algorithm.state_dict()):
+    elif not algorithm.load_pretrained(initial.algorithm.acting_state()):
         raise FlywheelError(
             f"Nothing of {config.initial} fits {config.name}: train it with the same hidden sizes and goal conditioning."
         )

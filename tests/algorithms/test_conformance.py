@@ -160,10 +160,34 @@ def test_pretrained_weights_are_taken_where_they_fit(name: str) -> None:
     for key, tensor in after.items():
         if key in taken:
             assert torch.equal(tensor, source.state_dict()[key]), key
-        elif key.startswith("target_"):
-            assert torch.equal(tensor, after[key.removeprefix("target_")]), key
+        elif key.startswith(("target_", "average_")):
+            assert torch.equal(tensor, after[key.removeprefix("target_").removeprefix("average_")]), key
         else:
             assert torch.equal(tensor, before[key]), key
+
+
+@pytest.mark.parametrize("name", ["bc", "iql", "actionable_models"])
+def test_the_average_acts_and_is_what_others_start_from(name: str) -> None:
+    algorithm = make(name, average_rate=0.5)
+    start = copy.deepcopy(algorithm.actor.state_dict())
+    update(algorithm, optimizer_of(algorithm), random_batch(0))
+    for key, tensor in algorithm.acting_state().items():
+        if key.startswith("actor."):
+            inner = key.removeprefix("actor.")
+            torch.testing.assert_close(tensor, (start[inner] + algorithm.actor.state_dict()[inner]) / 2)
+    batch = random_batch(1)
+    before = algorithm.act(batch.observation, batch.goal, True)
+    with torch.no_grad():
+        algorithm.actor.mean.bias.add_(1.0)
+    assert torch.equal(algorithm.act(batch.observation, batch.goal, True), before)
+
+
+def test_dropout_is_for_training_alone() -> None:
+    algorithm = make("bc", actor_dropout=0.5)
+    batch = random_batch(0)
+    assert not torch.equal(algorithm.losses(batch)["actor"], algorithm.losses(batch)["actor"])
+    algorithm.eval()
+    assert torch.equal(algorithm.act(batch.observation, batch.goal, True), algorithm.act(batch.observation, batch.goal, True))
 
 
 def test_pretrained_weights_of_another_width_change_nothing() -> None:

@@ -1,0 +1,65 @@
+"""What BC, IQL and Actionable Models share: a Gaussian actor that imitates with weights, and an average of it that acts."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from flywheel.algorithms import ops
+from flywheel.algorithms.base import Algorithm, AlgorithmConfig
+from flywheel.core.errors import FlywheelError
+from flywheel.networks.actors import GaussianActor
+
+
+@dataclass(frozen=True)
+class GaussianPolicyConfig(AlgorithmConfig):
+    """Settings of the actor."""
+
+    actor_dropout: float = 0.0
+    """Dropout in the actor while it learns: 0.1 where episodes are few, as the official IQL has it for Adroit and Kitchen."""
+    average_rate: float = 0.0
+    """How far the weights that act, an exponential average of the actor's, move at each update (0.002 evens out what the last
+    batches did); 0 acts with the actor itself."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.actor_dropout < 1.0 or not 0.0 <= self.average_rate <= 1.0:
+            raise FlywheelError("actor-dropout must lie in [0, 1) and average-rate in [0, 1].")
+
+
+class GaussianPolicy(Algorithm):
+    """An algorithm whose policy is a `GaussianActor`."""
+
+    def __init__(self, config: GaussianPolicyConfig, state_dim: int, action_dim: int, goal_conditioned: bool) -> None:
+        super().__init__(config, state_dim, action_dim, goal_conditioned)
+        self._average_rate = config.average_rate
+        self.actor = GaussianActor(self.encoder.feature_dim, action_dim, config.hidden, config.actor_dropout)
+        self.average_actor = copy.deepcopy(self.actor).requires_grad_(False)
+
+    @property
+    def acting(self) -> GaussianActor:
+        """The actor whose weights act."""
+        actor = self.average_actor if self._average_rate else self.actor
+        assert isinstance(actor, GaussianActor)
+        return actor
+
+    def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
+        """The mean, or a sample clipped to [-1, 1]."""
+        mean, log_std = self.acting(self.encoder(observation, goal))
+        return ops.gaussian_action(mean, log_std, deterministic)
+
+    def after_step(self) -> None:
+        """Move the average."""
+        if self._average_rate:
+            ops.soft_update(self.average_actor.parameters(), self.actor.parameters(), self._average_rate)
+
+    def synchronise_targets(self) -> None:
+        """Set the average to the actor."""
+        self.average_actor.load_state_dict(self.actor.state_dict())
+
+    def acting_state(self) -> Mapping[str, Tensor]:
+        """The state, with the acting weights as the actor's."""
+        acting = {f"actor.{name}": tensor for name, tensor in self.acting.state_dict().items()}
+        return {**self.state_dict(), **acting}
