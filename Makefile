@@ -20,7 +20,7 @@ check: $(READY)  ## Lint, format, types and walls
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/python tests/walls.py
 
 bench: $(READY)  ## Rates on this machine
 	$(BIN)/flywheel bench

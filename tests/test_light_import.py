@@ -18,7 +18,12 @@ HEAVY = ("torch", "lightning", "tensorflow", "tensorflow_datasets", "rlds", "rob
         "flywheel.cli.main",
         "flywheel.cli.store",
         "flywheel.robots.base",
+        "flywheel.robots.fake",
+        "flywheel.tasks.env",
         "flywheel.tasks.lift",
+        "flywheel.rollout.collect",
+        "flywheel.rollout.evaluate",
+        "flywheel.report.page",
     ],
 )
 def test_importing_loads_nothing_heavy(module: str) -> None:

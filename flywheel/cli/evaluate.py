@@ -1,4 +1,4 @@
-"""flywheel eval TASK: success on fixed seeds that are never trained on, with its 95 % interval; two policies compared in pairs."""
+"""flywheel eval TASK: success on fixed seeds, never trained on, with its 95 % interval; two policies compared in pairs."""
 
 from __future__ import annotations
 
