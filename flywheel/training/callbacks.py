@@ -30,15 +30,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class Checkpoint(Callback):
-    """Saves at the end of each epoch: metrics first, so that they are never behind the checkpoint they belong to."""
+    """Saves at the end of each epoch, metrics first, so that they are never behind their checkpoint; stops after the last."""
 
-    def __init__(self, path: Path, metrics: MetricsLog) -> None:
-        self.path, self.metrics = path, metrics
+    def __init__(self, path: Path, metrics: MetricsLog, updates: int) -> None:
+        self.path, self.metrics, self.updates = path, metrics, updates
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save metrics and state."""
+        assert isinstance(pl_module, AlgorithmModule)
         self.metrics.save()
         trainer.save_checkpoint(self.path)
+        trainer.should_stop = pl_module.update >= self.updates
 
 
 class MetricsLog(Callback):

@@ -137,9 +137,9 @@ def _fit(config: TrainConfig, module: AlgorithmModule, source: ChunkSource, on_p
         trainer = Trainer(
             accelerator=config.device,
             devices=1,
-            max_epochs=-(-config.updates // config.save_every),
+            max_epochs=-1,  # an epoch is the way to the next checkpoint; `Checkpoint` stops after the last
             reload_dataloaders_every_n_epochs=1,
-            callbacks=[metrics, ReportProgress(on_progress, config.updates), Checkpoint(checkpoint, metrics)],
+            callbacks=[metrics, ReportProgress(on_progress, config.updates), Checkpoint(checkpoint, metrics, config.updates)],
             plugins=[AtomicCheckpointIO()],
             logger=False,
             enable_checkpointing=False,

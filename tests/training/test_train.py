@@ -1,0 +1,166 @@
+"""Training runs: what they refuse, what they keep, how they start from each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flywheel.core import config as configs
+from flywheel.core.errors import FlywheelError
+from flywheel.datasets.snapshot import Snapshot
+from flywheel.datasets.store import EpisodeStore
+from flywheel.policy import LearnedPolicy
+from flywheel.training.callbacks import read_metrics
+from flywheel.training.module import NonFiniteError
+from flywheel.training.recipe import DataConfig
+from flywheel.training.train import TrainConfig, algorithm_class, load_config, train
+from tests.point import episode, make_store
+
+
+def config(tmp_path: Path, name: str = "bc", output: str = "run", **settings: object) -> TrainConfig:
+    if not (tmp_path / "store").exists():
+        make_store(tmp_path / "store")
+    values = {"updates": 60, "save_every": 50, "data": DataConfig(batch_size=16), **settings}
+    algorithm = values.pop("algorithm", None) or algorithm_class(name).Config(hidden=(16, 16))
+    return TrainConfig(name, algorithm, store=tmp_path / "store", output=tmp_path / output, **values)
+
+
+def observation(seed: int = 0) -> dict[str, np.ndarray]:
+    return {key: value[0] for key, value in episode(seed).observation.items()}
+
+
+def test_a_run_leaves_a_policy_that_acts(tmp_path: Path) -> None:
+    policy = train(config(tmp_path, "iql"))
+    action = policy.act(observation())
+    assert action.shape == (2,)
+    assert action.dtype == np.float32
+    assert (np.abs(action) <= 1).all()
+    assert policy.agent_id == f"iql-{policy.checkpoint[:8]}"
+    assert policy.snapshot == EpisodeStore.open(tmp_path / "store").snapshot().hash
+    np.testing.assert_array_equal(LearnedPolicy.load(tmp_path / "run").act(observation()), action)
+
+
+def test_progress_and_metrics_count_updates(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    train(config(tmp_path, updates=130), lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (130, 130)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert [row["update"] for row in read_metrics(tmp_path / "run" / "metrics.csv")] == [50, 100, 130]
+
+
+def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
+    first = train(config(tmp_path))
+    stamp = (tmp_path / "run" / "policy.safetensors").stat().st_mtime_ns
+    assert train(config(tmp_path)).checkpoint == first.checkpoint
+    assert (tmp_path / "run" / "policy.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_a_longer_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
+    train(config(tmp_path, output="parts", updates=70))
+    parts = train(config(tmp_path, output="parts", updates=180))
+    whole = train(config(tmp_path, output="whole", updates=180))
+    for name, tensor in whole.algorithm.state_dict().items():
+        assert torch.equal(tensor, parts.algorithm.state_dict()[name]), name
+
+
+def test_other_settings_need_another_folder(tmp_path: Path) -> None:
+    train(config(tmp_path))
+    with pytest.raises(FlywheelError, match=r"other settings \(seed\)"):
+        train(config(tmp_path, seed=1))
+    with pytest.raises(FlywheelError, match="updates"):
+        train(config(tmp_path, updates=10))
+
+
+def test_a_saved_configuration_repeats_the_run(tmp_path: Path) -> None:
+    first = train(config(tmp_path, "cql"))
+    again = dataclasses.replace(load_config(tmp_path / "run" / "config.yaml"), output=tmp_path / "again")
+    assert train(again).checkpoint == first.checkpoint
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    configs.save(DataConfig(), tmp_path / "config.yaml")
+    with pytest.raises(FlywheelError, match="training run"):
+        load_config(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"updates": 0}, "at least 1"),
+        ({"data": DataConfig(batch_size=0)}, "at least 1"),
+        ({"data": DataConfig(discount=1.0)}, "discount"),
+        ({"data": DataConfig(new_fraction=0.5)}, "--initial"),
+        ({"data": DataConfig(task="lift")}, "no episodes of task 'lift'"),
+        ({"initial": Path("nowhere")}, "no policy"),
+    ],
+)
+def test_bad_settings_are_named(tmp_path: Path, settings: dict, words: str) -> None:
+    with pytest.raises(FlywheelError, match=words):
+        train(config(tmp_path, **settings))
+
+
+def test_a_loss_that_explodes_stops_the_run_and_saves_nothing_of_it(tmp_path: Path) -> None:
+    wild = algorithm_class("iql").Config(hidden=(16, 16), learning_rate=1e30)
+    with pytest.raises(NonFiniteError, match="non-finite by update"):
+        train(config(tmp_path, "iql", algorithm=wild))
+    assert not (tmp_path / "run" / "policy.safetensors").exists()
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_finetuning_starts_from_the_pretrained_networks(tmp_path: Path) -> None:
+    pretrained = train(config(tmp_path, "actionable_models", output="pretrained"))
+    data = DataConfig(batch_size=16, task="reach", relabel="task_goal")
+    settings = {"data": data, "initial": tmp_path / "pretrained", "updates": 1}
+    tuned = train(config(tmp_path, "iql", output="tuned", **settings))
+    assert tuned.header.parent == pretrained.checkpoint
+    assert tuned.goal_state is not None
+    before, after = (policy.algorithm.state_dict()["actor.hidden.layers.0.weight"] for policy in (pretrained, tuned))
+    assert 0 < float((after - before).abs().max()) < 1e-2
+    assert torch.equal(tuned.algorithm.state_dict()["encoder.mean"], pretrained.algorithm.state_dict()["encoder.mean"])
+    assert tuned.act(observation()).shape == (2,)
+
+
+def test_online_finetuning_goes_on_from_all_weights_and_mixes_in_what_is_new(tmp_path: Path) -> None:
+    first = train(config(tmp_path, "iql", output="first"))
+    with EpisodeStore.open(tmp_path / "store").writer() as writer:
+        writer.append(episode(500, agent="policy"))
+    data = DataConfig(batch_size=16, new_fraction=0.5)
+    second = train(config(tmp_path, "iql", output="second", data=data, initial=tmp_path / "first", updates=1))
+    assert len(Snapshot.load(tmp_path / "second" / "snapshot.json").entries) == 31
+    for name, tensor in first.algorithm.state_dict().items():
+        assert float((second.algorithm.state_dict()[name].float() - tensor.float()).abs().max()) < 1e-2, name
+
+
+def test_nothing_new_to_mix_in_is_named(tmp_path: Path) -> None:
+    train(config(tmp_path, "iql", output="first"))
+    with pytest.raises(FlywheelError, match="no chosen episodes"):
+        train(config(tmp_path, "iql", initial=tmp_path / "first", data=DataConfig(batch_size=16, new_fraction=0.5)))
+
+
+def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
+    train(config(tmp_path, "actionable_models", output="pretrained"))
+    wide = algorithm_class("iql").Config(hidden=(32, 32))
+    data = DataConfig(batch_size=16, task="reach", relabel="task_goal")
+    with pytest.raises(FlywheelError, match="same hidden sizes"):
+        train(config(tmp_path, "iql", algorithm=wide, data=data, initial=tmp_path / "pretrained"))
+
+
+def test_a_goal_conditioned_policy_without_a_goal_says_so(tmp_path: Path) -> None:
+    policy = train(config(tmp_path, "actionable_models"))
+    with pytest.raises(FlywheelError, match="--goals"):
+        policy.act(observation())
+    assert policy.act(observation(), goal=observation(1)).shape == (2,)
+
+
+def test_two_trainings_in_one_folder_exclude_each_other(tmp_path: Path) -> None:
+    other = config(tmp_path)
+
+    def start_another(done: int, total: int) -> None:
+        with pytest.raises(FlywheelError, match="Another process"):
+            train(other)
+
+    train(other, start_another)
