@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch.optim import Adam
 
@@ -14,11 +14,12 @@ from flywheel.bench.data import ACTION_DIM, OBSERVATION_DIM, measure
 from flywheel.core import registry
 from flywheel.core.batch import Batch
 from flywheel.datasets.columns import Columns
-from flywheel.datasets.relabel import ActionableGoals, Relabeler, TaskReward
+from flywheel.datasets.relabel import ActionableGoals, TaskReward
 from flywheel.datasets.sampler import UniformSampler
+from flywheel.training.data import ChunkSource
 
-BATCH_SIZE, CHUNK_UPDATES, DISCOUNT = 256, 50, 0.99
-"""As training has them: `CHUNK_UPDATES` batches are gathered at once."""
+BATCH_SIZE, DISCOUNT = 256, 0.99
+"""As training has them by default."""
 
 
 class Updater:
@@ -30,7 +31,9 @@ class Updater:
         torch.manual_seed(0)
         self._algorithm = cls(cls.Config(), OBSERVATION_DIM, ACTION_DIM, with_goal)
         self._optimizer = Adam(self._algorithm.parameter_groups(), fused=True)
-        self._batches = _batches(columns, ActionableGoals() if with_goal else TaskReward())
+        relabeler = ActionableGoals() if with_goal else TaskReward()
+        sampler = UniformSampler(columns.table)
+        self._batches = _batches(ChunkSource(columns, sampler, relabeler, batch_size=BATCH_SIZE, discount=DISCOUNT, seed=0))
 
     def update(self) -> int:
         """Sample a batch, compute the losses, take the step; returns 1, the number of updates."""
@@ -54,10 +57,8 @@ def measure_updates(algorithm: str, columns: Columns, bursts: int = 7, seconds: 
     return measure(Updater(algorithm, columns).update, bursts, seconds)
 
 
-def _batches(columns: Columns, relabeler: Relabeler) -> Iterator[Batch]:
-    sampler, rng = UniformSampler(columns.table), np.random.default_rng(0)
-    while True:
-        indices = sampler.sample(rng, CHUNK_UPDATES * BATCH_SIZE)
-        chunk = columns.gather(indices, relabeler(columns.table, indices, rng), DISCOUNT)
+def _batches(source: ChunkSource) -> Iterator[Batch]:
+    """What training is fed, batch by batch, without end."""
+    for chunk in source.updates(0, sys.maxsize):
         for start in range(0, len(chunk), BATCH_SIZE):
             yield chunk[start : start + BATCH_SIZE]

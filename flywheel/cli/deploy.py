@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from flywheel.cli.console import console, parse_config, progress
 from flywheel.datasets.store import EpisodeStore
 from flywheel.rollout.collect import CollectConfig, collect, dataset_name
+from flywheel.rollout.rollout import TaskName
 
 _EXPERIMENT = "deploy"
 
@@ -18,7 +17,7 @@ _EXPERIMENT = "deploy"
 class DeployConfig:
     """Run a policy on a robot behind the safety layer; every episode lands in the store."""
 
-    task: tyro.conf.Positional[str]
+    task: TaskName
     """The task, by name."""
     policy: str
     """The run folder of a trained policy."""

@@ -13,7 +13,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.store import EpisodeStore
 from flywheel.rollout.policies import open_policy, policy_name
-from flywheel.rollout.rollout import EVALUATION_SEED, deterministic_id, rollout
+from flywheel.rollout.rollout import EVALUATION_SEED, TaskName, deterministic_id, rollout
 from flywheel.rollout.workers import run_job
 from flywheel.tasks.env import make_env
 
@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]
 class CollectConfig:
     """Collect episodes into a growing store."""
 
-    task: str = "lift"
+    task: TaskName
     """The task, by name."""
     robot: str = "sim"
     """The robot, by name; ``sim:UR5e`` chooses another simulated arm."""

@@ -19,7 +19,7 @@ from flywheel.core.specs import Array
 from flywheel.report.videos import write_video
 from flywheel.rollout.goals import Goals
 from flywheel.rollout.policies import open_policy, policy_name
-from flywheel.rollout.rollout import EVALUATION_SEED, rollout
+from flywheel.rollout.rollout import EVALUATION_SEED, TaskName, rollout
 from flywheel.rollout.statistics import PairedDifference, mcnemar_exact, paired_difference, wilson
 from flywheel.rollout.workers import run_job
 from flywheel.tasks.env import Env, make_env
@@ -33,10 +33,10 @@ _SUMMARY = "evaluation.json"
 class EvaluateConfig:
     """Measure a policy's success on fixed initial states."""
 
+    task: TaskName
+    """The task, by name."""
     output: Path
     """The folder for the results and videos; an evaluation that was interrupted goes on there."""
-    task: str = "lift"
-    """The task, by name."""
     robot: str = "sim"
     """The robot, by name; ``sim:UR5e`` chooses another simulated arm."""
     policy: str = "expert"

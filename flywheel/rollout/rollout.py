@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from flywheel.core.episode import Episode, EpisodeMetadata
 from flywheel.core.lineage import code_version, json_hash
@@ -15,6 +17,8 @@ from flywheel.tasks.env import Env
 
 EVALUATION_SEED = 10_000_000
 """Seeds below are for collecting and training, seeds from here on for evaluating."""
+TaskName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
+"""A task by name: on the command line the first word."""
 
 
 def rollout(

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def config(store: Path, **settings: object) -> CollectConfig:
-    return replace(CollectConfig(robot="fake", store=store, episodes=6, processes=1), **settings)  # type: ignore[arg-type]
+    return replace(CollectConfig("lift", robot="fake", store=store, episodes=6, processes=1), **settings)  # type: ignore[arg-type]
 
 
 def seeds(folder: Path) -> list[int]:
@@ -83,7 +83,7 @@ import sys
 from pathlib import Path
 from flywheel.rollout.collect import CollectConfig, collect
 if __name__ == "__main__":
-    config = CollectConfig(robot="fake", store=Path(sys.argv[1]), episodes=100_000, processes=2)
+    config = CollectConfig("lift", robot="fake", store=Path(sys.argv[1]), episodes=100_000, processes=2)
     collect(config, lambda done, total: print(done, flush=True))
 """
 

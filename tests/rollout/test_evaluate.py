@@ -12,7 +12,7 @@ from flywheel.rollout.rollout import EVALUATION_SEED
 
 
 def config(folder: Path, **settings: object) -> EvaluateConfig:
-    return replace(EvaluateConfig(folder, robot="fake", episodes=8, processes=1), **settings)  # type: ignore[arg-type]
+    return replace(EvaluateConfig("lift", folder, robot="fake", episodes=8, processes=1), **settings)  # type: ignore[arg-type]
 
 
 def made_up(successes: list[bool], first_seed: int = EVALUATION_SEED) -> Evaluation:

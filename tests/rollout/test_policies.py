@@ -38,8 +38,8 @@ def test_a_trained_policy_is_evaluated_under_its_hash(env: Env, tmp_path: Path) 
     digest = untrained(env, path)
     assert policy_name(str(path)) == digest
     settings = {"robot": "fake", "policy": str(path), "episodes": 4}
-    one = evaluate(EvaluateConfig(tmp_path / "one", processes=1, **settings))  # type: ignore[arg-type]
-    two = evaluate(EvaluateConfig(tmp_path / "two", processes=2, **settings))  # type: ignore[arg-type]
+    one = evaluate(EvaluateConfig("lift", tmp_path / "one", processes=1, **settings))  # type: ignore[arg-type]
+    two = evaluate(EvaluateConfig("lift", tmp_path / "two", processes=2, **settings))  # type: ignore[arg-type]
     assert one == two
     assert one.policy == digest
     assert one.results[0].agent_id == f"bc-{digest[:8]}"
