@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
+from flywheel.networks.critics import Critic, ValueFunction
 from flywheel.networks.encoders import StateEncoder
 
 _PRETRAINED = ("encoder.", "actor.", "critic.hidden.")
@@ -76,8 +77,9 @@ class Algorithm(nn.Module, ABC):
     def load_pretrained(self, state: Mapping[str, Tensor]) -> list[str]:
         """Take what fits, by name and shape, of another algorithm's `state_dict`: statistics, actor, the critic's hidden layers.
 
-        Layers are taken whole. Target networks are set to the online ones. Returns the names that were taken; none, and
-        nothing is changed, if not even the actor's first layer fits.
+        Layers are taken whole. The critics' output layers start at zero: a random one on trained features makes large random
+        advantages, which IQL's exponential weights turn into an actor that forgets. Target networks are set to the online ones.
+        Returns the names that were taken; none, and nothing is changed, if not even the actor's first layer fits.
         """
         own = self.state_dict()
         fits = {name: name in own and own[name].shape == tensor.shape for name, tensor in state.items()}
@@ -86,6 +88,9 @@ class Algorithm(nn.Module, ABC):
         if not any(name.startswith("actor.hidden.") for name in taken):
             return []
         self.load_state_dict({**own, **{name: state[name] for name in taken}})
+        for network in self.children():
+            if isinstance(network, Critic | ValueFunction):
+                network.zero_output()
         self.synchronise_targets()
         return sorted(taken)
 

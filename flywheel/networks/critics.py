@@ -51,6 +51,10 @@ class Critic(nn.Module):
         hidden = of_action.view(self.members, rows, count, -1).add_(of_state.unsqueeze(2)).flatten(1, 2)
         return self._finish(torch.relu_(hidden)).view(-1, rows, count)
 
+    def zero_output(self) -> None:
+        """Value everything at 0."""
+        _zero(self.output)
+
     @property
     def _first(self) -> EnsembleLinear:
         layer = self.hidden[0]
@@ -73,7 +77,16 @@ class ValueFunction(nn.Module):
         self.hidden = MLP(feature_dim, hidden)
         self.output = nn.Linear(hidden[-1], 1)
 
+    def zero_output(self) -> None:
+        """Value everything at 0."""
+        _zero(self.output)
+
     def forward(self, features: Tensor) -> Tensor:
         """(B, F) -> (B,)."""
         value: Tensor = self.output(self.hidden(features))
         return value.squeeze(-1)
+
+
+def _zero(layer: EnsembleLinear | nn.Linear) -> None:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
