@@ -17,6 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from flywheel.algorithms.iql import IQLConfig
 from flywheel.cli.console import console, parse_config, progress
 from flywheel.cli.demo_report import Demo, write_report
 from flywheel.cli.evaluate import sentence
@@ -35,6 +36,8 @@ _FIRST_SEED = EVALUATION_SEED + 1_000_000
 """The demo is evaluated on initial states that no setting of it was ever chosen on."""
 _SCRIPT_EPISODES = 2.4
 """Episodes that the script is evaluated on, per episode of the others: its successes there are the goals to reach."""
+_FEW_EPISODES = {"actor_dropout": 0.1, "average_rate": 0.002}
+"""Settings of every actor: 200 episodes are few, and without these its success depends on when training stops."""
 _GOAL_BC = Hindsight(p_current=0.0, p_future=1.0, p_random=0.0, horizon="uniform")
 """The goals of the baseline: any later observation of the same episode."""
 
@@ -51,15 +54,15 @@ class DemoConfig:
     """Processes that simulate at once."""
     episodes: int = 200
     """Episodes that the imperfect script collects."""
-    own_episodes: int = 60
+    own_episodes: int = 100
     """Episodes that the finetuned policy collects, through the safety layer."""
     evaluation_episodes: int = 100
     """Episodes of each evaluation."""
     pretrain_updates: int = 2_500
     """Updates of Actionable Models, and of the goal-conditioned behaviour cloning beside it."""
-    offline_updates: int = 3_000
+    offline_updates: int = 3_500
     """Updates of IQL on the script's episodes."""
-    online_updates: int = 2_000
+    online_updates: int = 2_500
     """Updates of IQL after its own episodes have been added."""
     videos: int = 3
     """Episodes filmed of the script and of the final policy."""
@@ -159,9 +162,9 @@ class _Run:
         console.print(f"  {len(rows)} episodes, {successes} of them successful, are in {result.dataset}", soft_wrap=True)
 
     def _train(self, run: str, name: str, updates: int, **settings: Any) -> TrainConfig:
+        settings.setdefault("algorithm", algorithm_class(name).Config(**_FEW_EPISODES))
         return TrainConfig(
             name=name,
-            algorithm=algorithm_class(name).Config(),
             store=self.store,
             output=self.folder / run,
             updates=updates,
@@ -171,7 +174,8 @@ class _Run:
 
     def _finetune(self, run: str, initial: str, updates: int, new_fraction: float = 0.0) -> TrainConfig:
         data = DataConfig(task=TASK, relabel="task_goal", new_fraction=new_fraction)
-        return self._train(run, "iql", updates, data=data, initial=self.folder / initial)
+        algorithm = IQLConfig(inverse_temperature=10.0, **_FEW_EPISODES)
+        return self._train(run, "iql", updates, algorithm=algorithm, data=data, initial=self.folder / initial)
 
     def _reach_goals(self, name: str, run: str) -> None:
         """Ask a policy for the ends of the script's successful evaluation episodes, each from where that episode began."""
