@@ -36,7 +36,7 @@ _FIRST_SEED = EVALUATION_SEED + 1_000_000
 """The demo is evaluated on initial states that no setting of it was ever chosen on."""
 _SCRIPT_EPISODES = 2.4
 """Episodes that the script is evaluated on, per episode of the others: its successes there are the goals to reach."""
-_FEW_EPISODES = {"actor_dropout": 0.1, "average_rate": 0.002}
+_FEW_EPISODES: dict[str, Any] = {"actor_dropout": 0.1, "average_rate": 0.002}
 """Settings of every actor: 200 episodes are few, and without these its success depends on when training stops."""
 _GOAL_BC = Hindsight(p_current=0.0, p_future=1.0, p_random=0.0, horizon="uniform")
 """The goals of the baseline: any later observation of the same episode."""
