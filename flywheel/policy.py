@@ -75,11 +75,12 @@ class LearnedPolicy:
         try:
             tensors = load(data)
             header = _read_header(data)
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise FlywheelError(f"{file} is not a readable policy file ({error}); copy or train it again.") from None
-        goal = tensors.pop("goal.state", None)
-        algorithm = build_algorithm(header)
-        algorithm.load_state_dict(tensors)
+            goal = tensors.pop("goal.state", None)
+            algorithm = build_algorithm(header)
+            algorithm.load_state_dict(tensors)
+        except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            why = str(error).splitlines()[0].rstrip(":")
+            raise FlywheelError(f"{file} is not a readable policy file ({why}); copy or train it again.") from None
         return cls(header, algorithm, content_hash(data), None if goal is None else goal.numpy())
 
     def reset(self, seed: int) -> None:

@@ -40,6 +40,8 @@ class Robot(ABC):
 
     name: str
     """What episodes record as the robot, for example ``sim:Panda``."""
+    variants: tuple[str, ...] = ()
+    """What may stand after the colon of a name, as in ``sim:UR5e``; it is passed to the constructor after the scene."""
     is_real_time: bool = False
     """Whether the arm moves on when nobody calls `act`; a simulation waits."""
     is_stopped: bool = False
@@ -115,6 +117,8 @@ def make_robot(name: str, scene: Scene | None = None) -> Robot:
     """
     kind, _, variant = name.partition(":")
     cls: Any = registry.load("robots", kind, Robot)
+    if variant and variant not in cls.variants:
+        raise FlywheelError(registry.unknown(f"variant of robot {kind}", variant, cls.variants))
     scene = scene or Scene()
     robot: Robot = cls(scene, variant) if variant else cls(scene)
     return robot

@@ -42,6 +42,8 @@ class SimRobot(Robot):
     The first steps in a fresh environment are slow, because numba compiles robosuite's controllers.
     """
 
+    variants = tuple(_ARMS)
+
     def __init__(self, scene: Scene | None = None, arm: str = "Panda", control_rate: float = 20.0) -> None:
         """Choose the arm and the control rate in Hz; raises `FlywheelError` for an arm that is not known."""
         if arm not in _ARMS:

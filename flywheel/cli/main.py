@@ -31,6 +31,12 @@ COMMANDS = {
 _MODULES = {"eval": "evaluate"}
 """Where the file cannot have the command's name."""
 
+_THE_WORLD = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),
+    *(errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+}
+"""What a disk or a path given by the user can be; any other error of the system's is a mistake of ours."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exits with 0, with 1 for an error the user can mend, with 2 for a call it cannot read."""
@@ -51,12 +57,11 @@ def _run(command: str, arguments: list[str]) -> None:
         module = importlib.import_module(f"flywheel.cli.{_MODULES.get(command, command)}")
         if hasattr(module, "run"):
             module.run(arguments)
-        elif hasattr(module, "SUBCOMMANDS"):
+        else:
+            _check_subcommand(command, arguments, tuple(module.SUBCOMMANDS))
             tyro.extras.subcommand_cli_from_dict(
                 module.SUBCOMMANDS, prog=f"flywheel {command}", args=arguments, description=module.__doc__
             )
-        else:
-            tyro.cli(module.main, prog=f"flywheel {command}", args=arguments)
     except FlywheelError as error:
         print_error(str(error))
         raise SystemExit(1) from None
@@ -66,14 +71,20 @@ def _run(command: str, arguments: list[str]) -> None:
         print_error(f"This command needs the package '{error.name}'; install it with: pip install 'flywheel-robotics[all]'.")
         raise SystemExit(1) from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        if error.errno not in _THE_WORLD:
             raise
-        where = error.filename or "the disk"
-        print_error(f"{error.strerror}: {where}. Nothing that was acknowledged is lost; mend that and run the command again.")
+        where = f": {error.filename}" if error.filename else ""
+        print_error(f"{error.strerror}{where}. What was stored before is safe; mend that and run the command again.")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print_error("Interrupted. Run the same command again to go on from here.")
         raise SystemExit(130) from None
+
+
+def _check_subcommand(command: str, arguments: list[str], known: tuple[str, ...]) -> None:
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
+        print_error(unknown(f"command {command}", arguments[0], known))
+        raise SystemExit(2)
 
 
 def _print_help() -> None:

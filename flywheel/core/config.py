@@ -22,12 +22,17 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], data: dict[str, Any]) -> T:
-    """The dataclass that `to_dict` described; raises `FlywheelError` for a key that the class does not have."""
+    """The dataclass that `to_dict` described; raises `FlywheelError` for an unknown or missing key or a value of another type."""
+    if not isinstance(data, dict):
+        raise FlywheelError(f"The configuration of {cls.__name__} must be a mapping of its settings, not {data!r}.")
     hints = typing.get_type_hints(cls)
-    unknown = data.keys() - hints.keys()
+    unknown = sorted(map(str, data.keys() - hints.keys()))
     if unknown:
-        raise FlywheelError(f"The configuration has unknown keys {sorted(unknown)}; {cls.__name__} has {sorted(hints)}.")
-    return cls(**{key: _typed(hints[key], value) for key, value in data.items()})
+        raise FlywheelError(f"The configuration has unknown keys {unknown}; {cls.__name__} has {sorted(hints)}.")
+    missing = sorted(_required(cls) - data.keys())
+    if missing:
+        raise FlywheelError(f"The configuration of {cls.__name__} lacks {missing}; give them a value.")
+    return cls(**{key: _typed(hints[key], value, key) for key, value in data.items()})
 
 
 def save(config: Any, path: Path) -> None:
@@ -39,13 +44,18 @@ def load_dict(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; raises `FlywheelError` when the file is missing or is something else."""
     try:
         data = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise FlywheelError(f"There is no configuration at {path}; give the config.yaml of a run folder.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise FlywheelError(f"{path} is not readable as YAML: {str(error).splitlines()[0]}.") from None
     if not isinstance(data, dict):
         raise FlywheelError(f"{path} holds no configuration; give the config.yaml of a run folder.")
     return data
+
+
+def _required(cls: Any) -> set[str]:
+    none = dataclasses.MISSING
+    return {item.name for item in dataclasses.fields(cls) if item.default is none and item.default_factory is none}
 
 
 def _plain(value: Any) -> Any:
@@ -56,13 +66,17 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _typed(hint: Any, value: Any) -> Any:
+def _typed(hint: Any, value: Any, key: str) -> Any:
     if value is None:
         return None
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(option for option in typing.get_args(hint) if option is not type(None))
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type[Any], hint), value)
-    if typing.get_origin(hint) is tuple:
-        return tuple(value)
-    return Path(value) if hint is Path else value
+    origin = typing.get_origin(hint)
+    plain: dict[Any, Any] = {tuple: list, Path: str, float: (int, float)}
+    allowed = plain.get(origin or hint, hint)
+    fits = value in typing.get_args(hint) if origin is typing.Literal else isinstance(value, allowed)
+    if not fits or (isinstance(value, bool) and hint is not bool):
+        raise FlywheelError(f"The configuration's '{key}' cannot be {value!r}.")
+    return tuple(value) if origin is tuple else Path(value) if hint is Path else value

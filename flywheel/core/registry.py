@@ -59,4 +59,4 @@ def unknown(what: str, name: str, known: tuple[str, ...]) -> str:
     """The sentence for a name that does not exist."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f" did you mean '{near[0]}'?" if near else ""
-    return f"There is no {what} '{name}';{hint} known: {', '.join(known)}."
+    return f"There is no {what} '{name}';{hint} known: {', '.join(known) or 'none'}."

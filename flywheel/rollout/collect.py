@@ -12,7 +12,7 @@ from flywheel.core.episode import EpisodeMetadata
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.store import EpisodeStore
-from flywheel.rollout.policies import open_policy, policy_name
+from flywheel.rollout.policies import check_policy, open_policy, policy_name
 from flywheel.rollout.rollout import EVALUATION_SEED, TaskName, deterministic_id, rollout
 from flywheel.rollout.workers import run_job
 from flywheel.tasks.env import make_env
@@ -76,6 +76,7 @@ def collect(config: CollectConfig, on_progress: Progress = lambda done, total: N
     counted by `on_progress` is in the store by then.
     """
     _check(config)
+    check_policy(config.policy, make_env(config.task, config.robot))
     store = _open_store(config)
     policy = policy_name(config.policy)
     seeds = range(config.first_seed, config.first_seed + config.episodes)
@@ -120,6 +121,8 @@ class CollectJob:
 def _check(config: CollectConfig) -> None:
     if config.episodes < 1:
         raise FlywheelError(f"A collection needs at least one episode, not {config.episodes}.")
+    if config.processes < 1:
+        raise FlywheelError(f"A collection needs at least one process, not {config.processes}.")
     if not 0 <= config.first_seed <= EVALUATION_SEED - config.episodes:
         raise FlywheelError(
             f"Seeds {config.first_seed} to {config.first_seed + config.episodes - 1} reach into those kept for evaluation; "

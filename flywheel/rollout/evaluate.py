@@ -18,7 +18,7 @@ from flywheel.core.policy import Policy
 from flywheel.core.specs import Array
 from flywheel.report.videos import write_video
 from flywheel.rollout.goals import Goals
-from flywheel.rollout.policies import open_policy, policy_name
+from flywheel.rollout.policies import check_policy, open_policy, policy_name
 from flywheel.rollout.rollout import EVALUATION_SEED, TaskName, rollout
 from flywheel.rollout.statistics import PairedDifference, mcnemar_exact, paired_difference, wilson
 from flywheel.rollout.workers import run_job
@@ -188,6 +188,11 @@ def evaluate(config: EvaluateConfig, on_progress: Progress = lambda done, total:
     """
     if config.episodes < 1 or min(seeds := config.seeds) < EVALUATION_SEED:
         raise FlywheelError(f"An evaluation needs at least one episode, and seeds from {EVALUATION_SEED} on.")
+    if config.processes < 1 or config.videos < 0:
+        raise FlywheelError("An evaluation needs at least one process, and films no fewer than 0 videos.")
+    if config.versus is not None:
+        load_evaluation(config.versus)
+    check_policy(config.policy, make_env(config.task, config.robot))
     policy = policy_name(config.policy)
     _claim(config, policy)
     log = config.output / "episodes.jsonl"

@@ -75,6 +75,12 @@ def open_policy(source: str, env: Env, *, explore: bool = False) -> Iterator[Pol
         torch.set_num_threads(threads)
 
 
+def check_policy(source: str, env: Env) -> None:
+    """Raise as `open_policy` does, before anything is written or started."""
+    with open_policy(source, env):
+        return
+
+
 def _existing(source: str) -> Path:
     path = Path(source)
     if not path.exists():

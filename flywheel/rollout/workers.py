@@ -11,7 +11,7 @@ import signal
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Literal, Protocol, TypeVar
@@ -37,10 +37,10 @@ class Job(Protocol[R_co]):
 def run_job(job: Job[R], seeds: Sequence[int], processes: int) -> Generator[R, None, None]:
     """The result of every seed, in the order in which they finish; one process means this one.
 
-    Closing the generator, or Ctrl-C, lets the processes finish their episodes and end. Raises `FlywheelError` with the
-    sentence of a process that met one, or when a process dies.
+    Closing the generator, or Ctrl-C, lets the processes finish their episodes and end. Raises the `FlywheelError` or `OSError`
+    that a process met, and `FlywheelError` when a process dies.
     """
-    if processes <= 1:
+    if processes == 1:
         with job.open() as work:
             yield from map(work, seeds)
         return
@@ -82,7 +82,7 @@ def _receive(pipe: Connection, process: SpawnProcess) -> _Message:
             f"A worker process died with exit code {process.exitcode} (out of memory?); what it had stored is kept, run it again."
         ) from None
     if message[0] == "mistake":
-        raise FlywheelError(message[1])
+        raise message[1]
     if message[0] == "error":
         raise RuntimeError(f"A worker process failed:\n{message[1]}")
     return message
@@ -110,10 +110,16 @@ def _serve(pipe: Connection, job: Job[R]) -> None:
         pipe.send(("done", None))
     except (EOFError, ConnectionError):
         return  # the parent has closed the pipe, or is gone
-    except FlywheelError as error:
-        pipe.send(("mistake", str(error)))
+    except (FlywheelError, OSError) as error:
+        _tell(pipe, ("mistake", error))
     except Exception:
-        pipe.send(("error", traceback.format_exc()))
+        _tell(pipe, ("error", traceback.format_exc()))
+
+
+def _tell(pipe: Connection, message: _Message) -> None:
+    # When all processes meet the same mistake, the parent ends at the first that tells it.
+    with suppress(ConnectionError):
+        pipe.send(message)
 
 
 @contextmanager

@@ -43,3 +43,19 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: byt
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FlywheelError, match="no configuration"):
         config.load_dict(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        ({}, r"lacks \['path'\]"),
+        ({"path": 3}, "'path' cannot be 3"),
+        ({"path": "a", "inner": 5}, "Inner must be a mapping"),
+        ({"path": "a", "inner": {"rate": "fast"}}, "'rate' cannot be 'fast'"),
+        ({"path": "a", "inner": {"sizes": 3}}, "'sizes' cannot be 3"),
+        ({"path": "a", "inner": {"rate": True}}, "'rate' cannot be True"),
+    ],
+)
+def test_values_of_another_type_and_missing_ones_are_named(data: dict[str, object], named: str) -> None:
+    with pytest.raises(FlywheelError, match=named):
+        config.from_dict(Outer, data)
