@@ -64,14 +64,15 @@ def _plain(title: str, unit: str) -> Callable[[int, int], None]:
     first: int | None = None
 
     def report(done: int, total: int) -> None:
-        nonlocal printed, first
-        first = done if first is None else first
+        nonlocal started, printed, first
         now = time.monotonic()
+        if first is None or done == first:  # what is started up before the first one is no part of the rate
+            first, started = done, now
         if done < total and now - printed < _PLAIN_SECONDS:
             return
         printed = now
-        rate = (done - first) / max(now - started, 1e-9)
-        left = f", {(total - done) / rate:,.0f} s left" if rate > 0 and done < total else ""
-        console.print(f"{title}: {done:,} of {total:,} {unit}, {rate:,.1f} {unit}/s{left}", soft_wrap=True)
+        rate = (done - first) / (now - started) if now > started else 0.0
+        left = f", {rate:,.1f} {unit}/s, {(total - done) / rate:,.0f} s left" if rate > 0 and done < total else ""
+        console.print(f"{title}: {done:,} of {total:,} {unit}{left}", soft_wrap=True)
 
     return report
