@@ -44,3 +44,9 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
+
+# What the index carries of the peers, in an environment of their own, with the torch that we are measured with.
+.venv-peers/.ready: $(READY)
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	$(BIN)/uv pip install --quiet --python .venv-peers/bin/python d3rlpy==2.8.1 $$(grep -o '^torch==[0-9.]*' requirements.lock)
+	touch $@
