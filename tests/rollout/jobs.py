@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -22,7 +23,7 @@ class Double:
 
 @dataclass(frozen=True)
 class Fail:
-    """Fails at seed 3 in one of three ways."""
+    """Fails at seed 3 in one of four ways."""
 
     how: str
 
@@ -31,6 +32,8 @@ class Fail:
         def work(seed: int) -> int:
             if seed == 3 and self.how == "mistake":
                 raise FlywheelError("The disk is full; make room.")
+            if seed == 3 and self.how == "disk":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a-file")
             if seed == 3 and self.how == "bug":
                 raise ZeroDivisionError("a bug")
             if seed == 3 and self.how == "kill":

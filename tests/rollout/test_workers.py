@@ -50,6 +50,7 @@ def test_no_seeds_need_no_processes() -> None:
     ("how", "kind", "message"),
     [
         ("mistake", FlywheelError, "The disk is full; make room."),
+        ("disk", OSError, "No space left on device.*a-file"),
         ("kill", FlywheelError, "exit code -9"),
         ("bug", RuntimeError, "ZeroDivisionError: a bug"),
     ],
