@@ -221,6 +221,9 @@ def _has_egl() -> bool:
 
 
 def _renderer(env: Any, height: int, width: int) -> Any:
+    if "tensorflow" in sys.modules:
+        # TensorFlow 2.21 exports an LLVM of its own, and Mesa's software renderer crashes the process when it meets it.
+        raise FlywheelError("A process that has imported TensorFlow cannot draw pictures; draw them in another process.")
     import mujoco
 
     model = env.sim.model._model
