@@ -86,7 +86,7 @@ def test_ctrl_c_ends_the_processes_cleanly(tmp_path: Path) -> None:
     parent = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(tmp_path, "working-*", 2)
     os.killpg(parent.pid, signal.SIGINT)
-    _, errors = parent.communicate(timeout=60)
+    _, errors = parent.communicate(timeout=180)
     assert parent.returncode == 77
     assert errors == ""
     assert len(list(tmp_path.glob("closed-*"))) == 2
