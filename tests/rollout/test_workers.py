@@ -14,11 +14,13 @@ from tests.rollout.jobs import Double, Fail, Slow
 ROOT = Path(__file__).parents[2]
 
 ENDLESS = """
+import signal
 import sys
 from pathlib import Path
 from flywheel.rollout.workers import run_job
 from tests.rollout.jobs import Slow
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with Ctrl-C ignored
     try:
         for _ in run_job(Slow(Path(sys.argv[1])), range(10**6), 2):
             pass
@@ -86,7 +88,7 @@ def test_ctrl_c_ends_the_processes_cleanly(tmp_path: Path) -> None:
     parent = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(tmp_path, "working-*", 2)
     os.killpg(parent.pid, signal.SIGINT)
-    _, errors = parent.communicate(timeout=180)
+    _, errors = parent.communicate(timeout=60)
     assert parent.returncode == 77
     assert errors == ""
     assert len(list(tmp_path.glob("closed-*"))) == 2
