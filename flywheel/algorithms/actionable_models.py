@@ -92,7 +92,7 @@ class ActionableModels(GaussianPolicy):
     def __init__(self, config: ActionableModelsConfig, state_dim: int, action_dim: int, goal_conditioned: bool) -> None:
         super().__init__(config, state_dim, action_dim, goal_conditioned)
         if not goal_conditioned:
-            raise FlywheelError("Actionable Models learn to reach goals; use the relabelling 'actionable' or 'hindsight'.")
+            raise FlywheelError("Actionable Models learn to reach goals; use the relabelling 'actionable'.")
         self.config = config
         self.critic = Critic(self.encoder.feature_dim, action_dim, config.hidden)
         torch.nn.init.constant_(self.critic.output.bias, _INITIAL_OUTPUT[config.reward_scale])

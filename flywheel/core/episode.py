@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flywheel.core.errors import SpecError
-from flywheel.core.specs import ActionSpec, Array, Observation, ObservationSpec
+from flywheel.core.specs import ActionSpec, Array, ArraySpec, Observation, ObservationSpec
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Episode:
     ) -> Episode:
         """Build an episode from T + 1 observations, T actions and T rewards; `terminal` says whether it ended of itself.
 
-        Raises `SpecError` when the lengths disagree or there is no action.
+        Raises `SpecError` when lengths or keys disagree, or when there is no action.
         """
         count = len(actions)
         if count == 0 or len(observations) != count + 1 or len(rewards) != count:
@@ -117,6 +117,8 @@ class Episode:
                 f"An episode of T actions needs T + 1 observations and T rewards, not {len(observations)} observations, "
                 f"{count} actions and {len(rewards)} rewards."
             )
+        if any(step.keys() != observations[0].keys() for step in observations):
+            raise SpecError("The observations of one episode must all have the same keys.")
         stacked = np.asarray(actions, dtype=np.float32)
         discount = np.ones(count + 1, np.float32)
         is_first, is_last, is_terminal = (np.zeros(count + 1, np.bool_) for _ in range(3))
@@ -152,16 +154,10 @@ class Episode:
         return Episode(
             observation=observation.validate(self.observation, leading=1),
             action=action.array.validate(self.action, "action", leading=1),
-            reward=np.asarray(_finite(self.reward, "reward"), np.float32),
-            discount=np.asarray(_finite(self.discount, "discount"), np.float32),
+            reward=ArraySpec(()).validate(self.reward, "reward", leading=1),
+            discount=ArraySpec(()).validate(self.discount, "discount", leading=1),
             is_first=self.is_first,
             is_last=self.is_last,
             is_terminal=self.is_terminal,
             metadata=self.metadata,
         )
-
-
-def _finite(value: Array, name: str) -> Array:
-    if not np.isfinite(value).all():
-        raise SpecError(f"{name} holds a NaN or an infinity.")
-    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -34,9 +35,13 @@ class ArraySpec:
             raise SpecError(f"{name} has shape {array.shape[leading:]}, but {self.shape} is declared.")
         if not np.can_cast(array.dtype, self.dtype, casting="same_kind"):
             raise SpecError(f"{name} has dtype {array.dtype}, which does not convert safely to the declared {self.dtype}.")
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+        with np.errstate(over="ignore"):
+            cast = array.astype(self.dtype, copy=False)
+        if np.issubdtype(cast.dtype, np.floating) and not np.isfinite(cast).all():
             raise SpecError(f"{name} holds a NaN or an infinity; mend the sensor or drop the step before it is logged.")
-        return array.astype(self.dtype, copy=False)
+        if np.issubdtype(cast.dtype, np.integer) and (cast != array).any():
+            raise SpecError(f"{name} holds numbers that the declared {self.dtype} cannot; declare a wider one.")
+        return cast
 
     @property
     def is_state(self) -> bool:
@@ -120,8 +125,10 @@ class ActionSpec:
     """The control rate in Hz."""
 
     def __post_init__(self) -> None:
-        if len(self.low) != len(self.high) or not all(lo < hi for lo, hi in zip(self.low, self.high, strict=True)):
-            raise SpecError(f"An action needs low < high in every dimension, not low={self.low} and high={self.high}.")
+        if len(self.low) != len(self.high) or not all(
+            -math.inf < lo < hi < math.inf for lo, hi in zip(self.low, self.high, strict=True)
+        ):
+            raise SpecError(f"An action needs finite low < high in every dimension, not low={self.low} and high={self.high}.")
 
     @property
     def dim(self) -> int:

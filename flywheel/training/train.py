@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import io
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -91,7 +93,7 @@ def train(config: TrainConfig, on_progress: Progress = lambda done, total: None)
     """
     _check(config)
     with _locked(config.output):
-        _claim(config)
+        _check_held(config)
         if _finished(config):
             return LearnedPolicy.load(config.output)
         _run(config, on_progress)
@@ -102,12 +104,13 @@ def _run(config: TrainConfig, on_progress: Progress) -> None:
     torch.set_num_threads(config.threads)
     choose_matmul_precision()
     store = EpisodeStore.open(config.store)
-    snapshot = _pin_snapshot(store, config)
+    snapshot = _snapshot(store, config)
     columns = Columns.open(store, snapshot)
-    initial = LearnedPolicy.load(config.initial) if config.initial else None
+    initial = _load_initial(config.initial, store) if config.initial else None
     recipe = make_recipe(config.data, algorithm_class(config.name).relabel, columns, initial, config.initial)
     header = _header(config, store, snapshot, initial, recipe)
     algorithm = _build(config, header, columns, initial)
+    _claim(config, snapshot)
 
     module = AlgorithmModule(algorithm, batch_size=config.data.batch_size, seed=config.seed)
     source = ChunkSource(
@@ -129,9 +132,9 @@ def _fit(config: TrainConfig, module: AlgorithmModule, source: ChunkSource, on_p
     def span() -> tuple[int, int]:
         return module.update, min(module.update + config.save_every, config.updates)
 
-    restored = torch.load(checkpoint, map_location="cpu", weights_only=True)["update"] if checkpoint.exists() else 0
-    if restored >= config.updates:
-        module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    held = _load_checkpoint(checkpoint) if checkpoint.exists() else None
+    if held and held["update"] >= config.updates:
+        module.load_state_dict(held["state_dict"])
         return
     with _quiet_lightning():
         trainer = Trainer(
@@ -147,9 +150,28 @@ def _fit(config: TrainConfig, module: AlgorithmModule, source: ChunkSource, on_p
             enable_model_summary=False,
             default_root_dir=config.output,
         )
-        trainer.fit(
-            module, datamodule=StoreDataModule(source, span), ckpt_path=checkpoint if restored else None, weights_only=True
+        trainer.fit(module, datamodule=StoreDataModule(source, span), ckpt_path=checkpoint if held else None, weights_only=True)
+
+
+def _load_checkpoint(path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    try:
+        held: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        if held.keys() >= {"update", "state_dict"}:
+            return held
+    except (RuntimeError, EOFError, UnpicklingError, AttributeError, KeyError, ValueError):
+        pass
+    raise FlywheelError(f"The checkpoint {path} is damaged; restore it from a copy, or delete it to train from the start.")
+
+
+def _load_initial(path: Path, store: EpisodeStore) -> LearnedPolicy:
+    policy = LearnedPolicy.load(path)
+    if (policy.observation_spec, policy.action_spec) != (store.schema.observation, store.schema.action):
+        raise FlywheelError(
+            f"The policy at {path} was trained on other observations or actions than {store.path} holds; start from one that "
+            "was trained on this store, or from nothing."
         )
+    return policy
 
 
 def _build(config: TrainConfig, header: PolicyHeader, columns: Columns, initial: LearnedPolicy | None) -> Algorithm:
@@ -158,7 +180,10 @@ def _build(config: TrainConfig, header: PolicyHeader, columns: Columns, initial:
     if initial is None:
         algorithm.set_statistics(*state_statistics(columns))
     elif initial.header.algorithm == config.name and initial.header.goal_conditioned == header.goal_conditioned:
-        algorithm.load_state_dict(initial.algorithm.state_dict())
+        try:
+            algorithm.load_state_dict(initial.algorithm.state_dict())
+        except RuntimeError:
+            raise FlywheelError(f"{config.initial} has other network sizes; train it with the same hidden sizes.") from None
     elif not algorithm.load_pretrained(initial.algorithm.acting_state()):
         raise FlywheelError(
             f"Nothing of {config.initial} fits {config.name}: train it with the same hidden sizes and goal conditioning."
@@ -187,32 +212,41 @@ def _header(
 def _check(config: TrainConfig) -> None:
     if config.updates < 1 or config.save_every < 1 or config.data.batch_size < 1 or config.threads < 1:
         raise FlywheelError("updates, save-every, batch-size and threads must be at least 1.")
+    if config.seed < 0:
+        raise FlywheelError(f"The seed must be at least 0, not {config.seed}.")
     if not 0.0 <= config.data.discount < 1.0 or not 0.0 <= config.data.new_fraction <= 1.0:
         raise FlywheelError("The discount must lie in [0, 1) and new-fraction in [0, 1].")
     if config.device == "cuda" and not torch.cuda.is_available():
         raise FlywheelError("This machine has no CUDA device that torch can use; train with --device cpu.")
 
 
-def _claim(config: TrainConfig) -> None:
-    """Write the configuration, or check that the folder holds the same one (more updates than before may be asked for)."""
+def _check_held(config: TrainConfig) -> None:
+    """Refuse a folder that holds a run of other settings; more updates than before may be asked for."""
     path = config.output / "config.yaml"
     asked = configs.to_dict(config)
     if path.exists():
         held = configs.load_dict(path)
         different = sorted(key for key in asked if key != "updates" and asked[key] != held.get(key))
-        if different or asked["updates"] < held["updates"]:
+        if different or asked["updates"] < held.get("updates", 0):
             names = ", ".join(different or ["updates"])
             raise FlywheelError(
                 f"{config.output} holds a run with other settings ({names}); give another --output to start a new one."
             )
-    configs.save(config, path)
+
+
+def _claim(config: TrainConfig, snapshot: Snapshot) -> None:
+    """Make the folder this run's, once everything fits: what was refused before leaves it free for another try."""
+    configs.save(config, config.output / "config.yaml")
+    path = config.output / "snapshot.json"
+    if not path.exists():
+        snapshot.save(path)
 
 
 def _finished(config: TrainConfig) -> bool:
     return (config.output / POLICY_FILE).exists() and LearnedPolicy.load(config.output).header.updates >= config.updates
 
 
-def _pin_snapshot(store: EpisodeStore, config: TrainConfig) -> Snapshot:
+def _snapshot(store: EpisodeStore, config: TrainConfig) -> Snapshot:
     path = config.output / "snapshot.json"
     if path.exists():
         return Snapshot.load(path)
@@ -220,7 +254,6 @@ def _pin_snapshot(store: EpisodeStore, config: TrainConfig) -> Snapshot:
     if not snapshot.entries:
         wanted = f"episodes of task '{config.data.task}'" if config.data.task else "episodes"
         raise FlywheelError(f"The store {store.path} has no {wanted} to learn from; collect some first (flywheel collect).")
-    snapshot.save(path)
     return snapshot
 
 

@@ -46,10 +46,18 @@ def test_wrong_lengths_are_refused() -> None:
         Episode.from_transitions([{}], [], [], terminal=False, metadata=EpisodeMetadata())
 
 
+def test_observations_of_different_keys_are_refused() -> None:
+    observations = [{"position": np.zeros(2)}, {"position": np.zeros(2), "target": np.ones(2)}]
+    with pytest.raises(SpecError, match="same keys"):
+        Episode.from_transitions(observations, [np.ones(2)], [0.0], terminal=False, metadata=EpisodeMetadata())
+
+
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
         ("reward", np.float32([0, np.nan, 0, 0]), "reward"),
+        ("reward", np.zeros((4, 1), np.float32), "reward has shape"),
+        ("discount", np.float64([1, 1, 1e39, 1]), "discount"),
         ("action", np.full((4, 2), np.inf, np.float32), "action"),
         ("action", np.zeros((3, 2), np.float32), "rows"),
         ("is_first", np.array([True, True, False, False]), "is_first"),

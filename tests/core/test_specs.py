@@ -45,6 +45,7 @@ def test_packing_a_sequence_packs_each_step() -> None:
         ({"a": np.zeros((2, 3), np.float32)}, "shape"),
         ({"a": np.float32([0, np.nan, 0])}, "NaN"),
         ({"a": np.float32([0, np.inf, 0])}, "infinity"),
+        ({"a": np.float64([0, 1e39, 0])}, "infinity"),
         ({"count": np.float32(1.5)}, "dtype"),
         ({"extra": np.zeros(1)}, "extra"),
     ],
@@ -62,6 +63,18 @@ def test_a_missing_key_is_named() -> None:
 def test_float64_is_accepted_and_stored_as_declared() -> None:
     checked = SPEC.validate(OBSERVATION | {"a": np.zeros(3, np.float64)})
     assert checked["a"].dtype == np.float32
+
+
+def test_integers_that_do_not_fit_are_named() -> None:
+    with pytest.raises(SpecError, match="int32"):
+        ArraySpec((), "int32").validate(np.int64(2**40), "count")
+    assert ArraySpec((), "int32").validate(np.int64(7), "count") == 7
+
+
+@pytest.mark.parametrize("bounds", [(-np.inf, 1.0), (-1.0, np.inf), (np.nan, 1.0)])
+def test_action_bounds_must_be_finite(bounds: tuple[float, float]) -> None:
+    with pytest.raises(SpecError, match="finite"):
+        ActionSpec((bounds[0],), (bounds[1],))
 
 
 def test_json_round_trip() -> None:

@@ -96,11 +96,33 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
         ({"data": DataConfig(new_fraction=0.5)}, "--initial"),
         ({"data": DataConfig(task="lift")}, "no episodes of task 'lift'"),
         ({"initial": Path("nowhere")}, "no policy"),
+        ({"seed": -1}, "seed"),
     ],
 )
-def test_bad_settings_are_named(tmp_path: Path, settings: dict, words: str) -> None:
+def test_bad_settings_are_named_and_leave_the_folder_free(tmp_path: Path, settings: dict, words: str) -> None:
     with pytest.raises(FlywheelError, match=words):
         train(config(tmp_path, **settings))
+    assert train(config(tmp_path)).header.updates == 60
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    train(config(tmp_path))
+    checkpoint = tmp_path / "run" / "last.ckpt"
+    for data in (b"", b"garbage", checkpoint.read_bytes()[:5000]):
+        checkpoint.write_bytes(data)
+        with pytest.raises(FlywheelError, match=r"last\.ckpt is damaged"):
+            train(config(tmp_path, updates=120))
+
+
+def test_a_policy_of_another_robot_is_no_start(tmp_path: Path) -> None:
+    train(config(tmp_path, output="first"))
+    schema = EpisodeStore.open(tmp_path / "store").schema
+    action = dataclasses.replace(schema.action, controller="another")
+    store = EpisodeStore.create(tmp_path / "other", "other", dataclasses.replace(schema, action=action))
+    with store.writer() as writer:
+        writer.append(episode(0))
+    with pytest.raises(FlywheelError, match="other observations or actions"):
+        train(dataclasses.replace(config(tmp_path, initial=tmp_path / "first"), store=store.path))
 
 
 def test_a_loss_that_explodes_stops_the_run_and_saves_nothing_of_it(tmp_path: Path) -> None:
@@ -147,6 +169,13 @@ def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
     data = DataConfig(batch_size=16, task="reach", relabel="task_goal")
     with pytest.raises(FlywheelError, match="same hidden sizes"):
         train(config(tmp_path, "iql", algorithm=wide, data=data, initial=tmp_path / "pretrained"))
+
+
+def test_weights_of_another_width_are_refused_by_the_same_algorithm(tmp_path: Path) -> None:
+    train(config(tmp_path, output="first"))
+    wide = algorithm_class("bc").Config(hidden=(32, 32))
+    with pytest.raises(FlywheelError, match="same hidden sizes"):
+        train(config(tmp_path, algorithm=wide, initial=tmp_path / "first"))
 
 
 def test_a_goal_conditioned_policy_without_a_goal_says_so(tmp_path: Path) -> None:
