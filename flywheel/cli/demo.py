@@ -5,6 +5,7 @@ Every stage resumes by itself, so an interrupted demo goes on where it was when 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -17,12 +18,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from flywheel.algorithms.actionable_models import ActionableModelsConfig
 from flywheel.algorithms.iql import IQLConfig
 from flywheel.cli.console import console, parse_config, progress
-from flywheel.cli.demo_report import Demo, write_report
+from flywheel.cli.demo_report import Demo, tuned_runs, write_report
 from flywheel.cli.evaluate import sentence
 from flywheel.core.files import write_atomically
-from flywheel.datasets.relabel import Hindsight
+from flywheel.datasets.relabel import ActionableGoals, Hindsight
 from flywheel.datasets.store import EpisodeStore
 from flywheel.rollout.collect import CollectConfig, collect
 from flywheel.rollout.evaluate import EvaluateConfig, Evaluation, evaluate
@@ -55,11 +57,15 @@ class DemoConfig:
     episodes: int = 200
     """Episodes that the imperfect script collects."""
     own_episodes: int = 100
-    """Episodes that the finetuned policy collects, through the safety layer."""
+    """Episodes that the finetuned policy collects in each round, through the safety layer."""
+    rounds: int = 2
+    """Rounds of collecting its own episodes and finetuning on the grown store."""
     evaluation_episodes: int = 100
     """Episodes of each evaluation."""
-    pretrain_updates: int = 2_500
-    """Updates of Actionable Models, and of the goal-conditioned behaviour cloning beside it."""
+    pretrain_updates: int = 3_000
+    """Updates of Actionable Models, without rewards."""
+    goal_bc_updates: int = 5_000
+    """Updates of the baseline beside it, goal-conditioned behaviour cloning, which are cheaper."""
     offline_updates: int = 3_500
     """Updates of IQL on the script's episodes."""
     online_updates: int = 2_500
@@ -94,13 +100,11 @@ class _Run:
         """All stages in their order; what does not depend on each other runs at once."""
         config = self.config
         with self._stage("collect"):
-            self._collect("expert", "script", config.episodes)
+            self._collect("script", config.episodes, policy="expert", safe=False)
         with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-            pretrained = pool.submit(_timed_train, self._train("pretrain", "actionable_models", config.pretrain_updates))
-            cloned = pool.submit(
-                _timed_train,
-                self._train("goal-bc", "bc", config.pretrain_updates, data=DataConfig(relabel="hindsight", hindsight=_GOAL_BC)),
-            )
+            pretrained = pool.submit(_timed_train, self._pretrain())
+            goal_bc = DataConfig(relabel="hindsight", hindsight=_GOAL_BC)
+            cloned = pool.submit(_timed_train, self._train("goal-bc", "bc", config.goal_bc_updates, data=goal_bc))
             with self._stage("evaluate the script"):
                 episodes = round(_SCRIPT_EPISODES * config.evaluation_episodes)
                 processes = max(1, config.processes - 2)
@@ -114,12 +118,14 @@ class _Run:
             self._await("finetune offline", offline)
         with self._stage("evaluate offline"):
             self._evaluate("offline", str(self.folder / "offline"))
-        with self._stage("collect its own"):
-            self._collect(str(self.folder / "offline"), "own", config.own_episodes, safe=True, explore=True)
-        with self._stage("finetune online"), progress("Finetuning online", "updates") as report:
-            train(self._finetune("online", "offline", config.online_updates, new_fraction=0.5), report)
+        for number, (before, after) in enumerate(itertools.pairwise(tuned_runs(config.rounds))):
+            with self._stage("collect its own"):
+                first_seed = config.episodes + number * config.own_episodes
+                self._collect(before, config.own_episodes, policy=str(self.folder / before), first_seed=first_seed, explore=True)
+            with self._stage("finetune online"), progress("Finetuning online", "updates") as report:
+                train(self._finetune(after, before, config.online_updates, new_fraction=0.5), report)
         with self._stage("evaluate final"):
-            self._evaluate("final", str(self.folder / "online"), videos=config.videos)
+            self._evaluate("final", str(self.folder / tuned_runs(config.rounds)[-1]), videos=config.videos)
 
     def result(self) -> Demo:
         """What the report is made of."""
@@ -127,6 +133,7 @@ class _Run:
             folder=self.folder,
             store=self.store,
             evaluations=self.evaluations,
+            rounds=self.config.rounds,
             stages=self.stages,
             wall_seconds=self.stages["all"],
         )
@@ -142,18 +149,16 @@ class _Run:
         with self._stage("all", quiet=True):
             yield
 
-    def _collect(self, policy: str, experiment: str, episodes: int, *, safe: bool = False, explore: bool = False) -> None:
+    def _collect(self, name: str, episodes: int, *, safe: bool = True, **settings: Any) -> None:
         config = CollectConfig(
             task=TASK,
             robot=self.config.robot,
-            policy=policy,
             store=self.store,
             episodes=episodes,
-            experiment=f"demo-{experiment}",
+            experiment=f"demo-{name}",
             processes=self.config.processes,
             safe=safe,
-            explore=explore,
-            first_seed=0 if experiment == "script" else self.config.episodes,
+            **settings,
         )
         with progress("Collecting", "episodes") as report:
             result = collect(config, report)
@@ -171,6 +176,11 @@ class _Run:
             seed=self.config.seed,
             **settings,
         )
+
+    def _pretrain(self) -> TrainConfig:
+        algorithm = ActionableModelsConfig(learning_rate=5e-4, **_FEW_EPISODES)
+        data = DataConfig(actionable=ActionableGoals(p_chained=0.2))
+        return self._train("pretrain", "actionable_models", self.config.pretrain_updates, algorithm=algorithm, data=data)
 
     def _finetune(self, run: str, initial: str, updates: int, new_fraction: float = 0.0) -> TrainConfig:
         data = DataConfig(task=TASK, relabel="task_goal", new_fraction=new_fraction)

@@ -28,7 +28,7 @@ _LABELS = {
     "offline": ("Offline finetuned", "IQL from the pretrained networks, on the script's episodes"),
     "final": ("Final (after its own episodes)", "IQL on the store that now also holds the policy's own episodes"),
 }
-_RUNS = {"pretrain": "Actionable Models", "goal-bc": "Goal-conditioned BC", "offline": "IQL, offline", "online": "IQL, online"}
+_RUNS = {"pretrain": "Actionable Models", "goal-bc": "Goal-conditioned BC", "offline": "IQL, offline"}
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,22 @@ class Demo:
     store: Path
     evaluations: dict[str, Evaluation]
     """By the names of `_LABELS`."""
+    rounds: int
+    """How often the policy collected and was finetuned on what it made."""
     stages: dict[str, float]
     """Seconds per stage."""
     wall_seconds: float
+
+    @property
+    def runs(self) -> dict[str, str]:
+        """What every run is called, in order."""
+        online = {run: f"IQL, online, round {number}" for number, run in enumerate(tuned_runs(self.rounds)[1:], start=1)}
+        return {**_RUNS, **online}
+
+
+def tuned_runs(rounds: int) -> list[str]:
+    """The run folders of the finetuned policies, in order."""
+    return ["offline", *(f"online-{number}" for number in range(1, rounds + 1))]
 
 
 def write_report(demo: Demo) -> Path:
@@ -89,7 +102,7 @@ def _report(demo: Demo, rows: list[IndexRow]) -> Report:
         videos=_videos(demo),
         video_note=_video_note(demo),
         growth=list(_growth(rows)),
-        curves=[Curve(label, read_metrics(demo.folder / run / "metrics.csv")) for run, label in _RUNS.items()],
+        curves=[Curve(label, read_metrics(demo.folder / run / "metrics.csv")) for run, label in demo.runs.items()],
         lineage=list(_lineage(demo, rows)),
         stages=[(name, seconds) for name, seconds in demo.stages.items() if name != "all"],
         machine={**describe(), "code": code_version()},
@@ -158,14 +171,15 @@ def _growth(rows: list[IndexRow]) -> Iterator[Growth]:
 def _lineage(demo: Demo, rows: list[IndexRow]) -> Iterator[LineageStep]:
     """Which checkpoint made which episodes from which snapshot, in the order in which it happened."""
     yield _episodes(rows, "")
-    for run in ("pretrain", "offline", "online"):
+    tuned = tuned_runs(demo.rounds)
+    for run in ("pretrain", *tuned):
         policy = LearnedPolicy.load(demo.folder / run)
         if run != "offline":  # which learns from the snapshot that was pretrained on
             snapshot = Snapshot.load(demo.folder / run / "snapshot.json")
             yield LineageStep("snapshot", f"{len(snapshot.entries)} episodes", snapshot.hash, "the store as the run pinned it")
         detail = f"{policy.header.updates:,} updates, from snapshot {policy.snapshot[:8]}"
-        yield LineageStep("checkpoint", _RUNS[run], policy.checkpoint, detail)
-        if run == "offline":
+        yield LineageStep("checkpoint", demo.runs[run], policy.checkpoint, detail)
+        if run in tuned[:-1]:
             yield _episodes(rows, policy.checkpoint)
 
 
