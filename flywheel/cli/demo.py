@@ -18,30 +18,23 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from flywheel.algorithms.actionable_models import ActionableModelsConfig
-from flywheel.algorithms.iql import IQLConfig
 from flywheel.cli.console import console, parse_config, progress
 from flywheel.cli.demo_report import Demo, tuned_runs, write_report
 from flywheel.cli.evaluate import sentence
 from flywheel.core.files import write_atomically
-from flywheel.datasets.relabel import ActionableGoals, Hindsight
 from flywheel.datasets.store import EpisodeStore
 from flywheel.rollout.collect import CollectConfig, collect
 from flywheel.rollout.evaluate import EvaluateConfig, Evaluation, evaluate
 from flywheel.rollout.goals import Goals
 from flywheel.rollout.rollout import EVALUATION_SEED
-from flywheel.training.recipe import DataConfig
-from flywheel.training.train import TrainConfig, algorithm_class, train
+from flywheel.training import presets
+from flywheel.training.train import TrainConfig, train
 
 TASK = "lift"
 _FIRST_SEED = EVALUATION_SEED + 1_000_000
 """The demo is evaluated on initial states that no setting of it was ever chosen on."""
 _SCRIPT_EPISODES = 2.4
 """Episodes that the script is evaluated on, per episode of the others: its successes there are the goals to reach."""
-_FEW_EPISODES: dict[str, Any] = {"actor_dropout": 0.1, "average_rate": 0.002}
-"""Settings of every actor: 200 episodes are few, and without these its success depends on when training stops."""
-_GOAL_BC = Hindsight(p_current=0.0, p_future=1.0, p_random=0.0, horizon="uniform")
-"""The goals of the baseline: any later observation of the same episode."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +95,10 @@ class _Run:
         with self._stage("collect"):
             self._collect("script", config.episodes, policy="expert", safe=False)
         with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-            pretrained = pool.submit(_timed_train, self._pretrain())
-            goal_bc = DataConfig(relabel="hindsight", hindsight=_GOAL_BC)
-            cloned = pool.submit(_timed_train, self._train("goal-bc", "bc", config.goal_bc_updates, data=goal_bc))
+            where, seed = self.store, {"seed": config.seed}
+            pretrain = presets.pretrain(where, self.folder / "pretrain", config.pretrain_updates, **seed)
+            goal_bc = presets.clone_goals(where, self.folder / "goal-bc", config.goal_bc_updates, **seed)
+            pretrained, cloned = pool.submit(_timed_train, pretrain), pool.submit(_timed_train, goal_bc)
             with self._stage("evaluate the script"):
                 episodes = round(_SCRIPT_EPISODES * config.evaluation_episodes)
                 processes = max(1, config.processes - 2)
@@ -166,26 +160,10 @@ class _Run:
         successes = sum(row.success for row in rows)
         console.print(f"  {len(rows)} episodes, {successes} of them successful, are in {result.dataset}", soft_wrap=True)
 
-    def _train(self, run: str, name: str, updates: int, **settings: Any) -> TrainConfig:
-        settings.setdefault("algorithm", algorithm_class(name).Config(**_FEW_EPISODES))
-        return TrainConfig(
-            name=name,
-            store=self.store,
-            output=self.folder / run,
-            updates=updates,
-            seed=self.config.seed,
-            **settings,
-        )
-
-    def _pretrain(self) -> TrainConfig:
-        algorithm = ActionableModelsConfig(learning_rate=5e-4, **_FEW_EPISODES)
-        data = DataConfig(actionable=ActionableGoals(p_chained=0.2))
-        return self._train("pretrain", "actionable_models", self.config.pretrain_updates, algorithm=algorithm, data=data)
-
     def _finetune(self, run: str, initial: str, updates: int, new_fraction: float = 0.0) -> TrainConfig:
-        data = DataConfig(task=TASK, relabel="task_goal", new_fraction=new_fraction)
-        algorithm = IQLConfig(inverse_temperature=10.0, **_FEW_EPISODES)
-        return self._train(run, "iql", updates, algorithm=algorithm, data=data, initial=self.folder / initial)
+        return presets.finetune(
+            self.store, self.folder / run, TASK, self.folder / initial, updates, new_fraction, seed=self.config.seed
+        )
 
     def _reach_goals(self, name: str, run: str) -> None:
         """Ask a policy for the ends of the script's successful evaluation episodes, each from where that episode began."""

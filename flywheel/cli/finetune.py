@@ -5,15 +5,16 @@ Given again from its own result, after that policy has collected, it improves on
 
 from __future__ import annotations
 
-from flywheel.cli.train import defaults, parse, start
+import tyro
+
+from flywheel.cli.train import parse, start
 from flywheel.core.errors import FlywheelError
-from flywheel.training.recipe import DataConfig
+from flywheel.training import presets
 
 
 def run(arguments: list[str]) -> None:
     """Train IQL towards the task's own goal, starting from --initial."""
-    default = defaults("iql", updates=4_000, data=DataConfig(relabel="task_goal"))
-    config = parse(default, arguments, "flywheel finetune")
+    config = parse(presets.finetune(tyro.MISSING, tyro.MISSING, "", None), arguments, "flywheel finetune")
     if config.initial is None:
         raise FlywheelError(
             "finetune needs --initial RUN, a pretrained run folder; to start from nothing use flywheel train iql."

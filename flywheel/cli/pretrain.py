@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from flywheel.cli.train import defaults, parse, start
+import tyro
+
+from flywheel.cli.train import parse, start
+from flywheel.training import presets
 
 
 def run(arguments: list[str]) -> None:
     """Train Actionable Models on all of a store."""
-    start(parse(defaults("actionable_models"), arguments, "flywheel pretrain"))
+    start(parse(presets.pretrain(tyro.MISSING, tyro.MISSING), arguments, "flywheel pretrain"))
