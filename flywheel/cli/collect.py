@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flywheel.cli.console import console, parse_config, progress
+from flywheel.cli.console import parse_config, progress, say
 from flywheel.rollout.collect import CollectConfig, collect
 
 
@@ -12,6 +12,4 @@ def run(arguments: list[str]) -> None:
     with progress(f"Collecting {config.task}", "episodes") as report:
         result = collect(config, report)
     skipped = f" ({result.skipped} were there already)" if result.skipped else ""
-    console.print(
-        f"Stored {result.stored} episodes{skipped}, {result.successes} successes, {result.steps:,} steps, in {result.dataset}"
-    )
+    say(f"Stored {result.stored} episodes{skipped}, {result.successes} successes, {result.steps:,} steps, in {result.dataset}")

@@ -27,6 +27,11 @@ def parse_config(cls: type[T], arguments: list[str], prog: str, description: str
     return tyro.cli(cls, args=arguments, prog=prog, description=description)
 
 
+def say(text: str) -> None:
+    """One line as it is: a path or a name in it is no markup."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
 def print_error(sentence: str) -> None:
     """One line on standard error."""
     _errors.print(f"[bold red]error:[/bold red] {escape(sentence)}", soft_wrap=True)

@@ -18,7 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from flywheel.cli.console import console, parse_config, progress
+from flywheel.cli.console import console, parse_config, progress, say
 from flywheel.cli.demo_report import Demo, tuned_runs, write_report
 from flywheel.cli.evaluate import sentence
 from flywheel.core.files import write_atomically
@@ -76,9 +76,7 @@ def run(arguments: list[str]) -> None:
     with demo.wall():
         demo.turn()
     report = write_report(demo.result())
-    console.print(
-        f"\nThe report is [bold]{report}[/bold]; open it in a browser. The figures are in {report.with_name('summary.json')}."
-    )
+    say(f"\nThe report is {report}; open it in a browser. Its figures are in summary.json beside it.")
 
 
 class _Run:
@@ -158,7 +156,7 @@ class _Run:
             result = collect(config, report)
         rows = [row for row in EpisodeStore.open(self.store).rows() if row.experiment_id == config.experiment]
         successes = sum(row.success for row in rows)
-        console.print(f"  {len(rows)} episodes, {successes} of them successful, are in {result.dataset}", soft_wrap=True)
+        say(f"  {len(rows)} episodes, {successes} of them successful, are in {result.dataset}")
 
     def _finetune(self, run: str, initial: str, updates: int, new_fraction: float = 0.0) -> TrainConfig:
         return presets.finetune(
@@ -168,8 +166,10 @@ class _Run:
     def _reach_goals(self, name: str, run: str) -> None:
         """Ask a policy for the ends of the script's successful evaluation episodes, each from where that episode began."""
         goals = self.folder / "evaluations" / "logging" / "ends.npz"
-        episodes = min(self.config.evaluation_episodes, len(Goals.load(goals)))
-        self._evaluate(name, str(self.folder / run), episodes=episodes, goals=goals)
+        known = len(Goals.load(goals))
+        if known < self.config.evaluation_episodes:
+            say(f"  The script reached only {known} goals in its evaluation, so that many are asked for.")
+        self._evaluate(name, str(self.folder / run), episodes=min(self.config.evaluation_episodes, known), goals=goals)
 
     def _evaluate(self, name: str, policy: str, **settings: Any) -> None:
         defaults = {"episodes": self.config.evaluation_episodes, "processes": self.config.processes, "first_seed": _FIRST_SEED}
@@ -182,7 +182,7 @@ class _Run:
         )
         with progress(f"Evaluating {name}", "episodes") as report:
             self.evaluations[name] = evaluate(config, report)
-        console.print(f"  {name}: {sentence(self.evaluations[name])}", soft_wrap=True)
+        say(f"  {name}: {sentence(self.evaluations[name])}")
 
     def _await(self, stage: str, training: Future[float]) -> None:
         seconds = training.result()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from flywheel.cli.console import console, parse_config, progress
+from flywheel.cli.console import parse_config, progress, say
 from flywheel.datasets.store import EpisodeStore
 from flywheel.rollout.collect import CollectConfig, collect, dataset_name
 from flywheel.rollout.rollout import TaskName
@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> None:
     )
     with progress(f"Deploying on {config.robot}", "episodes") as report:
         result = collect(collection, report)
-    console.print(f"{result.successes} of {result.stored} episodes succeeded; they are in {result.dataset}")
+    say(f"{result.successes} of {result.stored} episodes succeeded; they are in {result.dataset}")
 
 
 def _next_seed(config: DeployConfig) -> int:

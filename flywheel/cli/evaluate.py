@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flywheel.cli.console import console, parse_config, progress
+from flywheel.cli.console import parse_config, progress, say
 from flywheel.rollout.evaluate import EvaluateConfig, Evaluation, compare, evaluate, load_evaluation
 
 
@@ -11,11 +11,11 @@ def run(arguments: list[str]) -> None:
     config = parse_config(EvaluateConfig, arguments, "flywheel eval", __doc__)
     with progress(f"Evaluating {config.policy}", "episodes") as report:
         evaluation = evaluate(config, report)
-    console.print(sentence(evaluation))
+    say(sentence(evaluation))
     if config.versus is not None:
         pair = compare(evaluation, load_evaluation(config.versus))
         low, high = pair.difference.ci95
-        console.print(
+        say(
             f"Against {config.versus} on the same {pair.count} initial states: {pair.difference.difference:+.0%} "
             f"(95 % interval {low:+.0%} to {high:+.0%}, McNemar p = {pair.p_value:.2g}); "
             f"{pair.both} both, {pair.only_a} only this, {pair.only_b} only the other, {pair.neither} neither."

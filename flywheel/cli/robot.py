@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tyro
+from rich.markup import escape
 
 from flywheel.cli.console import console
 from flywheel.robots.base import make_robot
@@ -21,7 +22,7 @@ def check(name: tyro.conf.Positional[str]) -> None:
     for result in run_checks(make_robot(name)):
         failed += not result.passed
         mark = "[green]pass[/green]" if result.passed else "[bold red]FAIL[/bold red]"
-        console.print(f"{mark}  {result.name}" + (f": {result.detail}" if result.detail else ""))
+        console.print(f"{mark}  {escape(result.name)}" + (f": {escape(result.detail)}" if result.detail else ""))
     if failed:
         raise SystemExit(1)
 

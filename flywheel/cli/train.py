@@ -7,7 +7,7 @@ from typing import Any
 
 import tyro
 
-from flywheel.cli.console import console, progress
+from flywheel.cli.console import console, progress, say
 from flywheel.core import registry
 from flywheel.core.errors import FlywheelError
 from flywheel.training.recipe import DataConfig
@@ -52,5 +52,5 @@ def start(config: TrainConfig) -> None:
     """Train with a progress bar, then say where the policy is."""
     with progress(f"Training {config.name}", "updates") as report:
         policy = train(config, report)
-    console.print(f"Policy [bold]{policy.agent_id}[/bold] is in {config.output}.")
-    console.print(f"Measure it with: flywheel eval TASK --policy {config.output}", soft_wrap=True)
+    say(f"Policy {policy.agent_id} is in {config.output}.")
+    say(f"Measure it with: flywheel eval TASK --policy {config.output} --output FOLDER")

@@ -4,6 +4,7 @@ A run folder holds:
 
     config.yaml          what was asked for
     snapshot.json        the episodes it learns from, fixed at the start however the store grows
+    code.txt             the version of the code that began it
     last.ckpt            weights, optimizer, update counter
     metrics.csv          losses and diagnostics
     policy.safetensors   the result, written when the last update is done
@@ -31,6 +32,7 @@ from flywheel.algorithms.base import Algorithm, AlgorithmConfig
 from flywheel.core import config as configs
 from flywheel.core import registry
 from flywheel.core.errors import FlywheelError
+from flywheel.core.files import write_atomically
 from flywheel.core.lineage import code_version
 from flywheel.core.precision import choose_matmul_precision
 from flywheel.datasets.columns import Columns
@@ -205,7 +207,7 @@ def _header(
         task=config.data.task,
         updates=config.updates,
         seed=config.seed,
-        code_version=code_version(),
+        code_version=_code(config),
     )
 
 
@@ -226,7 +228,7 @@ def _check_held(config: TrainConfig) -> None:
     asked = configs.to_dict(config)
     if path.exists():
         held = configs.load_dict(path)
-        different = sorted(key for key in asked if key != "updates" and asked[key] != held.get(key))
+        different = sorted(key for key in asked if key not in ("output", "updates") and asked[key] != held.get(key))
         if different or asked["updates"] < held.get("updates", 0):
             names = ", ".join(different or ["updates"])
             raise FlywheelError(
@@ -237,9 +239,16 @@ def _check_held(config: TrainConfig) -> None:
 def _claim(config: TrainConfig, snapshot: Snapshot) -> None:
     """Make the folder this run's, once everything fits: what was refused before leaves it free for another try."""
     configs.save(config, config.output / "config.yaml")
-    path = config.output / "snapshot.json"
-    if not path.exists():
-        snapshot.save(path)
+    if not (config.output / "snapshot.json").exists():
+        snapshot.save(config.output / "snapshot.json")
+    if not (config.output / "code.txt").exists():
+        write_atomically(config.output / "code.txt", code_version().encode())
+
+
+def _code(config: TrainConfig) -> str:
+    """The version of the code that began the run: a resumed one is the same run."""
+    path = config.output / "code.txt"
+    return path.read_text() if path.exists() else code_version()
 
 
 def _finished(config: TrainConfig) -> bool:
