@@ -13,6 +13,9 @@ Vector = npt.NDArray[np.float64]
 
 OPEN, CLOSE = -1.0, 1.0
 
+_NEAR, _PATIENCE = 0.03, 6
+"""Metres and steps: near a cube for so long, a script closes its fingers although it has not arrived exactly, as scripts do."""
+
 GRIP = 0.06
 """Fingers closer than this, in metres, may hold a cube; they open to 8 cm."""
 
@@ -58,6 +61,7 @@ class ScriptedExpert:
         spread = np.array([flaw.grasp_offset, flaw.grasp_offset, flaw.height_offset])
         self._offset: Vector = self._rng.normal(size=3) * spread
         self._reach = 0.035 if self._rng.random() < flaw.hasty else 0.012
+        self._waited = 0
         self._gain = 15.0 * (1.0 - self._rng.random() * min(flaw.slowness, 0.9))
 
     def act(self, observation: Observation, goal: Observation | None = None) -> Array:
@@ -75,12 +79,14 @@ class ScriptedExpert:
         raise NotImplementedError
 
     def approach(self, observation: Observation, cube: str) -> tuple[Vector, bool]:
-        """Above the believed place of a cube first, then down to it: the target, and whether the hand has arrived."""
+        """Above the believed place of a cube first, then down to it: the target, and whether to close the fingers."""
         hand, grasp = observation["eef_pos"], observation[cube] + self._offset
         aside, above = float(np.hypot(*(grasp - hand)[:2])), float(hand[2] - grasp[2])
         if aside > 0.02 + 0.3 * max(0.0, above):
             return raised(grasp, 0.08), False
-        return grasp, max(aside, abs(above)) < self._reach
+        away = max(aside, abs(above))
+        self._waited += away < _NEAR
+        return grasp, away < self._reach or self._waited > _PATIENCE
 
 
 def raised(place: Array, height: float) -> Vector:

@@ -31,7 +31,7 @@ from flywheel.training import presets
 from flywheel.training.train import TrainConfig, train
 
 TASK = "lift"
-_FIRST_SEED = EVALUATION_SEED + 1_000_000
+_FIRST_SEED = EVALUATION_SEED + 2_000_000
 """The demo is evaluated on initial states that no setting of it was ever chosen on."""
 _SCRIPT_EPISODES = 2.4
 """Episodes that the script is evaluated on, per episode of the others: its successes there are the goals to reach."""

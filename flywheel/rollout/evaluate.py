@@ -18,7 +18,7 @@ from flywheel.core.policy import Policy
 from flywheel.core.specs import Array
 from flywheel.report.videos import write_video
 from flywheel.rollout.goals import Goals
-from flywheel.rollout.policies import check_policy, open_policy, policy_name
+from flywheel.rollout.policies import check_goals, check_policy, open_policy, policy_name
 from flywheel.rollout.rollout import EVALUATION_SEED, TaskName, rollout
 from flywheel.rollout.statistics import PairedDifference, mcnemar_exact, paired_difference, wilson
 from flywheel.rollout.workers import run_job
@@ -193,6 +193,7 @@ def evaluate(config: EvaluateConfig, on_progress: Progress = lambda done, total:
     if config.versus is not None:
         load_evaluation(config.versus)
     check_policy(config.policy, make_env(config.task, config.robot))
+    check_goals(config.policy, given=config.goals is not None)
     policy = policy_name(config.policy)
     _claim(config, policy)
     log = config.output / "episodes.jsonl"
@@ -287,7 +288,9 @@ def _claim(config: EvaluateConfig, policy: str) -> None:
     if not path.exists():
         _write_json(path, wanted)
     elif json.loads(path.read_text()) != wanted:
-        raise FlywheelError(f"{config.output} holds the evaluation of another policy, task or robot; give another folder.")
+        raise FlywheelError(
+            f"{config.output} holds another evaluation (policy, task, robot, goals or safety differ); give another folder."
+        )
 
 
 def _read(log: Path) -> list[EpisodeResult]:
