@@ -12,7 +12,8 @@ from flywheel.datasets.store import EpisodeStore
 from flywheel.policy import LearnedPolicy
 
 _SIZES = (
-    "--robot fake --processes 1 --episodes 12 --own-episodes 5 --evaluation-episodes 4 --pretrain-updates 50 --goal-bc-updates 50 --rounds 2"
+    "--robot fake --processes 1 --episodes 12 --own-episodes 5 --evaluation-episodes 4 --pretrain-updates 50 "
+    "--goal-bc-updates 50 --rounds 2"
 )
 
 
