@@ -31,7 +31,7 @@ from flywheel.training import presets
 from flywheel.training.train import TrainConfig, train
 
 TASK = "lift"
-_FIRST_SEED = EVALUATION_SEED + 3_000_000
+_FIRST_SEED = EVALUATION_SEED + 4_000_000
 """The demo is evaluated on initial states that no setting of it was ever chosen on."""
 _SCRIPT_EPISODES = 2.4
 """Episodes that the script is evaluated on, per episode of the others: its successes there are the goals to reach."""
@@ -51,7 +51,7 @@ class DemoConfig:
     """Episodes that the imperfect script collects."""
     own_episodes: int = 100
     """Episodes that the finetuned policy collects in each round, through the safety layer."""
-    rounds: int = 4
+    rounds: int = 2
     """Rounds of collecting its own episodes and finetuning on the grown store."""
     evaluation_episodes: int = 100
     """Episodes of each evaluation."""
