@@ -15,6 +15,7 @@ _FINGERS = 0.04
 _FINGER_STEP = 0.01
 _REACH = 0.03
 _STEP = 0.02
+_BETWEEN = "_to_"
 _TREMOR = 1e-4  # no living sensor repeats itself to the last bit
 
 _OWN = {
@@ -44,7 +45,8 @@ class Faults:
 class FakeRobot(Robot):
     """A point with two fingers above a table: it goes where it is told, and carries an object that it closes on.
 
-    An object is whatever the scene names ``<object>_pos``; its other observations are constant. Time passes by one control
+    An object is whatever the scene names ``<object>_pos``, ``<one>_to_<other>`` is where the other is from the one, as robosuite
+    names it; an object's other observations are constant. Time passes by one control
     period per action, and by the latency per observation.
     """
 
@@ -131,7 +133,7 @@ class FakeRobot(Robot):
         self._hand = np.array([-0.1, 0.0, 1.0], np.float32) + rng.normal(0.0, 0.01, 3).astype(np.float32)
         self._fingers = _FINGERS
         self._finger_speed = 0.0
-        names = [key for key in sorted(self._scene.objects) if key.endswith("_pos")]
+        names = [key for key in sorted(self._scene.objects) if key.endswith("_pos") and _BETWEEN not in key]
         self._objects = {key: np.append(rng.uniform(-0.1, 0.1, 2), _TABLE).astype(np.float32) for key in names}
         self._held: str | None = None
         self._measured = self._state()
@@ -169,9 +171,19 @@ class FakeRobot(Robot):
             "gripper_qpos": np.array([self._fingers, -self._fingers]),
             "gripper_qvel": np.array([speed, -speed]),
         }
-        for key, spec in self._scene.objects.items():
-            state[key] = self._objects[key] if key in self._objects else np.eye(1, spec.size, spec.size - 1).reshape(spec.shape)
+        state |= {key: self._observe_object(key, spec) for key, spec in self._scene.objects.items()}
         return {key: value.astype(np.float32) for key, value in state.items()}
+
+    def _observe_object(self, key: str, spec: ArraySpec) -> Array:
+        if key in self._objects:
+            return self._objects[key]
+        if _BETWEEN in key:
+            one, other = (self._place(name) for name in key.removesuffix("_pos").split(_BETWEEN))
+            return np.asarray(other - one)
+        return np.eye(1, spec.size, spec.size - 1).reshape(spec.shape)
+
+    def _place(self, name: str) -> Array:
+        return self._hand if name == "gripper" else self._objects[f"{name}_pos"]
 
     def _reach(self) -> None:
         if _due(self._faults.disconnect_after, self._steps):

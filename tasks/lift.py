@@ -23,6 +23,7 @@ class Lift(Task):
     objects = {  # noqa: RUF012
         "cube_pos": ArraySpec((3,), unit="m"),
         "cube_quat": ArraySpec((4,), unit="xyzw"),
+        "gripper_to_cube_pos": ArraySpec((3,), unit="m"),
     }
     success_detector = "lift-height-v1"
 

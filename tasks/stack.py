@@ -25,6 +25,9 @@ class Stack(Task):
         "cubeA_quat": ArraySpec((4,), unit="xyzw"),
         "cubeB_pos": ArraySpec((3,), unit="m"),
         "cubeB_quat": ArraySpec((4,), unit="xyzw"),
+        "gripper_to_cubeA": ArraySpec((3,), unit="m"),
+        "gripper_to_cubeB": ArraySpec((3,), unit="m"),
+        "cubeA_to_cubeB": ArraySpec((3,), unit="m"),
     }
     success_detector = "stack-pose-v1"
 

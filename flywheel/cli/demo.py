@@ -47,7 +47,7 @@ class DemoConfig:
     """The robot, by name."""
     processes: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Processes that simulate at once."""
-    episodes: int = 200
+    episodes: int = 400
     """Episodes that the imperfect script collects."""
     own_episodes: int = 100
     """Episodes that the finetuned policy collects in each round, through the safety layer."""
@@ -59,7 +59,7 @@ class DemoConfig:
     """Updates of Actionable Models, without rewards."""
     goal_bc_updates: int = 5_000
     """Updates of the baseline beside it, goal-conditioned behaviour cloning, which are cheaper."""
-    offline_updates: int = 3_500
+    offline_updates: int = 5_000
     """Updates of IQL on the script's episodes."""
     online_updates: int = 2_500
     """Updates of IQL after its own episodes have been added."""

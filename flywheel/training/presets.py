@@ -1,4 +1,4 @@
-"""Settings that go together, chosen on development seeds of Lift with a store of 200 episodes."""
+"""Settings that go together, chosen on development seeds of Lift with a store of 400 episodes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def clone_goals(store: Path, output: Path, updates: int = 5_000, **settings: Any
 
 
 def finetune(
-    store: Path, output: Path, task: str, initial: Path | None, updates: int = 3_500, new_fraction: float = 0.0, **settings: Any
+    store: Path, output: Path, task: str, initial: Path | None, updates: int = 5_000, new_fraction: float = 0.0, **settings: Any
 ) -> TrainConfig:
     """IQL on one task's rewards, from a pretrained policy or, with a share of new episodes, online from its own result."""
     algorithm = IQLConfig(inverse_temperature=10.0, **_ACTOR)

@@ -49,6 +49,17 @@ def test_carries_a_cube_that_it_closes_on_and_drops_it() -> None:
     assert robot.observe()["cube_pos"][2] == pytest.approx(0.82)
 
 
+def test_tells_where_things_are_from_each_other() -> None:
+    places = ("cubeA_pos", "cubeB_pos", "gripper_to_cubeA", "cubeA_to_cubeB", "gripper_to_cubeB_pos")
+    robot = FakeRobot(Scene(objects={key: ArraySpec((3,)) for key in places}, seed=1))
+    robot.connect()
+    robot.act(DOWN)
+    seen = robot.observe()
+    np.testing.assert_allclose(seen["gripper_to_cubeA"], seen["cubeA_pos"] - seen["eef_pos"], atol=1e-7)
+    np.testing.assert_allclose(seen["gripper_to_cubeB_pos"], seen["cubeB_pos"] - seen["eef_pos"], atol=1e-7)
+    np.testing.assert_allclose(seen["cubeA_to_cubeB"], seen["cubeB_pos"] - seen["cubeA_pos"], atol=1e-7)
+
+
 def test_closing_on_nothing_lifts_nothing() -> None:
     robot = started()
     for action in [CLOSE] * 5 + [UP] * 5:

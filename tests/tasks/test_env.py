@@ -70,6 +70,18 @@ def test_info_holds_the_executed_action() -> None:
     np.testing.assert_array_equal(info["executed"], np.ones(7, np.float32))
 
 
+@pytest.mark.parametrize("robot", ["sim", "fake"])
+@pytest.mark.parametrize(
+    ("task", "cube", "relation"), [("lift", "cube", "gripper_to_cube_pos"), ("stack", "cubeB", "gripper_to_cubeB")]
+)
+def test_relations_are_those_of_the_same_moment(task: str, robot: str, cube: str, relation: str) -> None:
+    with make_env(task, robot) as env:
+        env.reset(seed=3)
+        for _ in range(3):
+            seen = env.step(np.full(7, 0.5, np.float32))[0]
+            np.testing.assert_allclose(seen[relation], seen[f"{cube}_pos"] - seen["eef_pos"], atol=1e-6)
+
+
 def test_its_config_builds_it_again() -> None:
     env = make_env("stack", "fake", safe=True)
     again = make_env(**env.config)
