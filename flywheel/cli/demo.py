@@ -24,8 +24,9 @@ from flywheel.cli.evaluate import sentence
 from flywheel.core.files import write_atomically
 from flywheel.datasets.store import EpisodeStore
 from flywheel.rollout.collect import CollectConfig, collect
-from flywheel.rollout.evaluate import EvaluateConfig, Evaluation, evaluate
+from flywheel.rollout.evaluate import EvaluateConfig, evaluate
 from flywheel.rollout.goals import Goals
+from flywheel.rollout.results import Evaluation
 from flywheel.rollout.rollout import EVALUATION_SEED
 from flywheel.training import presets
 from flywheel.training.train import TrainConfig, train

@@ -18,7 +18,7 @@ from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.store import EpisodeStore
 from flywheel.policy import LearnedPolicy
 from flywheel.report.page import Comparison, Curve, Growth, LineageStep, Report, Result, VideoPair, render
-from flywheel.rollout.evaluate import Evaluation, compare
+from flywheel.rollout.results import Evaluation, compare
 from flywheel.training.callbacks import read_metrics
 
 _LABELS = {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from flywheel.cli.console import parse_config, progress, say
-from flywheel.rollout.evaluate import EvaluateConfig, Evaluation, compare, evaluate, load_evaluation
+from flywheel.rollout.evaluate import EvaluateConfig, evaluate
+from flywheel.rollout.evaluation_folder import load_evaluation
+from flywheel.rollout.results import Evaluation, compare
 
 
 def run(arguments: list[str]) -> None:

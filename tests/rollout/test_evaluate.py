@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from flywheel.core.errors import FlywheelError
-from flywheel.rollout.evaluate import EpisodeResult, EvaluateConfig, Evaluation, compare, evaluate, load_evaluation
+from flywheel.rollout.evaluate import EvaluateConfig, evaluate
+from flywheel.rollout.evaluation_folder import load_evaluation
 from flywheel.rollout.goals import Goals
+from flywheel.rollout.results import EpisodeResult, Evaluation, compare
 from flywheel.rollout.rollout import EVALUATION_SEED
 
 
