@@ -27,21 +27,40 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
     path = folder / _IDENTITY
     if not path.exists():
         write_json(path, identity)
-    elif json.loads(path.read_text()) != identity:
+        return
+    try:
+        held = json.loads(path.read_bytes())
+    except ValueError:
+        raise FlywheelError(f"{path} is damaged; restore it from a copy, or evaluate into another folder.") from None
+    if held != identity:
         raise FlywheelError(
             f"{folder} holds another evaluation (policy, task, robot, goals or safety differ); give another folder."
         )
 
 
 def read_log(folder: Path) -> list[EpisodeResult]:
-    """The episodes that were finished; a line torn by a kill is cut off, so that the next one starts on its own."""
+    """The episodes that were finished; a last line torn by a kill is cut off, so that its episode is run again.
+
+    Raises `FlywheelError` for damage anywhere else.
+    """
     log = folder / LOG
-    if not log.exists():
-        return []
-    whole, _, torn = log.read_bytes().rpartition(b"\n")
-    if torn:
-        write_atomically(log, whole + b"\n" if whole else b"")
-    return [EpisodeResult(**json.loads(line)) for line in whole.splitlines()]
+    lines = log.read_bytes().splitlines(keepends=True) if log.exists() else []
+    results = [_read_line(line) for line in lines]
+    if results and results[-1] is None:
+        results.pop()
+        write_atomically(log, b"".join(lines[:-1]))
+    if None in results:
+        raise FlywheelError(
+            f"Line {results.index(None) + 1} of {log} is damaged; delete that line, and its episode is run again."
+        )
+    return [result for result in results if result is not None]
+
+
+def _read_line(line: bytes) -> EpisodeResult | None:
+    try:
+        return EpisodeResult(**json.loads(line)) if line.endswith(b"\n") else None
+    except (ValueError, TypeError):
+        return None
 
 
 def log_line(result: EpisodeResult) -> str:

@@ -47,6 +47,29 @@ def test_a_line_torn_at_the_first_episode_is_dropped(tmp_path: Path) -> None:
     assert len(evaluate(config(tmp_path, episodes=2)).results) == 2
 
 
+@pytest.mark.parametrize("torn", [b"{}\n", b"\0\0\0\0\n", b"5\n", b'{"seed": 1'])
+def test_a_last_line_that_cannot_be_read_is_run_again(tmp_path: Path, torn: bytes) -> None:
+    whole = evaluate(config(tmp_path, episodes=3))
+    log = tmp_path / "episodes.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:2]) + torn)
+    assert evaluate(config(tmp_path, episodes=3)) == whole
+    assert log.read_bytes().splitlines(keepends=True) == lines
+
+
+def test_damage_in_the_folder_is_named(tmp_path: Path) -> None:
+    evaluate(config(tmp_path, episodes=3))
+    log, identity = tmp_path / "episodes.jsonl", tmp_path / "identity.json"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(lines[0] + b"{torn\n" + lines[2])
+    with pytest.raises(FlywheelError, match=r"Line 2 of .*episodes\.jsonl is damaged; delete that line"):
+        evaluate(config(tmp_path, episodes=3))
+    for content in (b"", b"{", b"\xff\xfe"):
+        identity.write_bytes(content)
+        with pytest.raises(FlywheelError, match=r"identity\.json is damaged; restore it from a copy"):
+            evaluate(config(tmp_path, episodes=3))
+
+
 def test_another_policy_needs_another_folder(tmp_path: Path) -> None:
     evaluate(config(tmp_path, episodes=1))
     with pytest.raises(FlywheelError, match="another folder"):
