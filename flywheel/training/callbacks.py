@@ -12,6 +12,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
 from flywheel.training.module import AlgorithmModule
 
@@ -90,10 +91,19 @@ class ReportProgress(Callback):
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics file; none where there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
+    """The rows of a metrics file, without a torn last one; none where there is no file.
+
+    Raises `FlywheelError` for damage anywhere else.
+    """
+    lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    try:
         return [
-            {key: int(value) if key == "update" else float(value) for key, value in row.items()} for row in csv.DictReader(file)
+            {"update": int(row.pop("update")), **{name: float(value) for name, value in row.items()}}
+            for row in csv.DictReader(lines, strict=True)
         ]
+    except (ValueError, TypeError, KeyError, csv.Error):
+        raise FlywheelError(
+            f"{path} is damaged; restore it from a copy, or delete it: the run goes on without the curves until then."
+        ) from None

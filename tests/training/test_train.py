@@ -52,6 +52,27 @@ def test_progress_and_metrics_count_updates(tmp_path: Path) -> None:
     assert [row["update"] for row in read_metrics(tmp_path / "run" / "metrics.csv")] == [50, 100, 130]
 
 
+def test_a_torn_last_line_of_the_metrics_is_left_out(tmp_path: Path) -> None:
+    train(config(tmp_path, updates=100))
+    metrics = tmp_path / "run" / "metrics.csv"
+    whole = metrics.read_bytes()
+    metrics.write_bytes(whole[:-3])
+    train(config(tmp_path, updates=200))
+    assert [row["update"] for row in read_metrics(metrics)] == [50, 150, 200]
+
+
+@pytest.mark.parametrize("content", [b"update,loss/actor\r\n50,x\r\n100,1\r\n", b"garbage\r\n1\r\n", b"\xff\xfe,update\r\n1\r\n"])
+def test_damaged_metrics_are_named_and_can_be_deleted(tmp_path: Path, content: bytes) -> None:
+    train(config(tmp_path, updates=100))
+    metrics = tmp_path / "run" / "metrics.csv"
+    metrics.write_bytes(content)
+    with pytest.raises(FlywheelError, match=r"metrics\.csv is damaged; restore it from a copy, or delete it"):
+        train(config(tmp_path, updates=200))
+    metrics.unlink()
+    train(config(tmp_path, updates=200))
+    assert [row["update"] for row in read_metrics(metrics)] == [150, 200]
+
+
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     first = train(config(tmp_path))
     stamp = (tmp_path / "run" / "policy.safetensors").stat().st_mtime_ns
