@@ -40,7 +40,9 @@ class Goals:
         if len(lengths) != 1 or 0 in lengths:
             raise FlywheelError(f"{path} holds no goal observations; every array must have the same number of rows, 1 or more.")
         seeds = arrays.pop(_SEED, None)
-        return cls(arrays, None if seeds is None else tuple(int(seed) for seed in seeds))
+        if not arrays:
+            raise FlywheelError(f"{path} holds seeds and no goal observations; add the stacked observations to reach from them.")
+        return cls(arrays, None if seeds is None else _checked(seeds, path))
 
     @classmethod
     def of(cls, ends: Sequence[tuple[int, Mapping[str, Array]]]) -> Goals:
@@ -69,3 +71,13 @@ class Goals:
         arrays = sorted(self.observations.items())
         content = b"".join(f"{key} {value.dtype} {value.shape}".encode() + value.tobytes() for key, value in arrays)
         return content_hash(content + repr(self.seeds).encode())
+
+
+def _checked(seeds: Array, path: Path) -> tuple[int, ...]:
+    if seeds.ndim != 1 or not np.issubdtype(seeds.dtype, np.integer):
+        raise FlywheelError(f"The seeds in {path} are {seeds.dtype} {seeds.shape}; give one integer per goal.")
+    distinct, counts = np.unique(seeds, return_counts=True)
+    if len(distinct) < len(seeds):
+        twice = int(distinct[counts.argmax()])
+        raise FlywheelError(f"{path} gives several goals the seed {twice}; give every goal a seed of its own.")
+    return tuple(int(seed) for seed in seeds)

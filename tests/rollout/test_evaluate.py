@@ -99,6 +99,23 @@ def test_unreadable_goals_are_named(tmp_path: Path) -> None:
             evaluate(config(tmp_path / "out", goals=tmp_path / name))
 
 
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"seed": [5, 6]}, "holds seeds and no goal observations"),
+        ({"seed": [5, 5], "cube_pos": np.zeros((2, 3))}, "gives several goals the seed 5"),
+        ({"seed": ["5", "6"], "cube_pos": np.zeros((2, 3))}, "one integer per goal"),
+        ({"seed": [5.5, 6.5], "cube_pos": np.zeros((2, 3))}, "one integer per goal"),
+        ({"seed": [[5], [6]], "cube_pos": np.zeros((2, 3))}, "one integer per goal"),
+    ],
+)
+def test_goals_with_seeds_that_cannot_be_used_are_named(tmp_path: Path, arrays: dict[str, object], sentence: str) -> None:
+    np.savez(tmp_path / "goals.npz", **arrays)  # type: ignore[arg-type]
+    with pytest.raises(FlywheelError, match=sentence):
+        evaluate(config(tmp_path / "out", goals=tmp_path / "goals.npz", episodes=2))
+    assert not (tmp_path / "out").exists()
+
+
 def test_goals_are_taken_in_turn() -> None:
     goals = Goals({"cube_pos": np.arange(6.0).reshape(2, 3)})
     assert [goals.at(index)["cube_pos"].tolist() for index in range(3)] == [[0, 1, 2], [3, 4, 5], [0, 1, 2]]
