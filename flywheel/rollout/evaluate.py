@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,7 +69,7 @@ def evaluate(config: EvaluateConfig, on_progress: Progress = lambda done, total:
     """Run the episodes that `config.output` does not hold yet, and return all of them.
 
     What it leaves in the folder is described in `evaluation_folder`. Raises `FlywheelError` for training seeds, names that do
-    not exist, or an output folder that holds another evaluation.
+    not exist, or an output folder that holds another evaluation or episodes without the videos or ends that are asked for.
     """
     if config.episodes < 1 or min(seeds := config.seeds) < EVALUATION_SEED:
         raise FlywheelError(f"An evaluation needs at least one episode, and seeds from {EVALUATION_SEED} on.")
@@ -82,6 +82,7 @@ def evaluate(config: EvaluateConfig, on_progress: Progress = lambda done, total:
     folder, identity = config.output, _identity(config)
     claim(folder, identity)
     found = {result.seed: result for result in read_log(folder) if result.seed in seeds}
+    _check_found(config, seeds, found)
     missing = [seed for seed in seeds if seed not in found]
     on_progress(len(found), len(seeds))
     with (folder / LOG).open("a") as log, closing(run_job(EvaluateJob(config), missing, config.processes)) as results:
@@ -141,6 +142,15 @@ def _result(config: EvaluateConfig, episode: Episode) -> EpisodeResult:
     kept = config.keep_ends and about.success
     end = {key: value[-1].tolist() for key, value in episode.observation.items()} if kept else None
     return EpisodeResult(about.seed, about.success, episode.transitions, episode.episode_return, about.agent_id, end=end)
+
+
+def _check_found(config: EvaluateConfig, seeds: Sequence[int], found: Mapping[int, EpisodeResult]) -> None:
+    """Refuse what can only be had while an episode runs, and what is done is not run again: on an arm it would end otherwise."""
+    filmed = [found[seed] for seed in seeds[: config.videos] if seed in found]
+    if not all(result.video or result.video_problem for result in filmed):
+        raise FlywheelError(f"{config.output} holds episodes that were not filmed; give another --output to film them.")
+    if config.keep_ends and any(result.success and result.end is None for result in found.values()):
+        raise FlywheelError(f"{config.output} holds episodes whose ends were not kept; give another --output to keep them.")
 
 
 def _keep_ends(path: Path, evaluation: Evaluation) -> None:

@@ -144,6 +144,25 @@ def test_the_first_episodes_are_filmed(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == [f"{EVALUATION_SEED + i}.mp4" for i in range(2)]
 
 
+def test_videos_and_ends_are_not_promised_of_episodes_that_are_done(tmp_path: Path) -> None:
+    done = evaluate(config(tmp_path, episodes=3))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for episodes in (3, 4):
+        with pytest.raises(FlywheelError, match="were not filmed; give another --output"):
+            evaluate(config(tmp_path, episodes=episodes, videos=1))
+        with pytest.raises(FlywheelError, match="ends were not kept; give another --output"):
+            evaluate(config(tmp_path, episodes=episodes, keep_ends=True))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert evaluate(config(tmp_path, episodes=3)) == done
+
+
+def test_videos_and_ends_that_are_there_may_be_asked_for_again(tmp_path: Path) -> None:
+    first = evaluate(config(tmp_path, episodes=3, videos=2, keep_ends=True))
+    (tmp_path / "ends.npz").unlink()
+    assert evaluate(config(tmp_path, episodes=3, videos=1, keep_ends=True)) == first
+    assert len(Goals.load(tmp_path / "ends.npz")) == first.successes
+
+
 def test_the_summary(tmp_path: Path) -> None:
     summary = made_up([True] * 33 + [False] * 17).to_json()
     assert summary["success"] == 0.66
