@@ -14,19 +14,14 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
-import io
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import tyro
-from lightning import Trainer
 
 from flywheel.algorithms.base import Algorithm, AlgorithmConfig
 from flywheel.core import config as configs
@@ -40,8 +35,9 @@ from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.stats import state_statistics
 from flywheel.datasets.store import EpisodeStore
 from flywheel.policy import POLICY_FILE, LearnedPolicy, PolicyHeader, build_algorithm, save_policy
-from flywheel.training.callbacks import AtomicCheckpointIO, Checkpoint, MetricsLog, Progress, ReportProgress
-from flywheel.training.data import ChunkSource, StoreDataModule
+from flywheel.training.callbacks import Progress
+from flywheel.training.data import ChunkSource
+from flywheel.training.fit import fit
 from flywheel.training.module import AlgorithmModule
 from flywheel.training.recipe import DataConfig, Recipe, make_recipe
 
@@ -123,47 +119,8 @@ def _run(config: TrainConfig, on_progress: Progress) -> None:
         discount=config.data.discount,
         seed=config.seed,
     )
-    _fit(config, module, source, on_progress)
+    fit(module, source, config.output, config.updates, config.save_every, config.device, on_progress)
     save_policy(config.output / POLICY_FILE, header, algorithm, recipe.goal_state)
-
-
-def _fit(config: TrainConfig, module: AlgorithmModule, source: ChunkSource, on_progress: Progress) -> None:
-    checkpoint = config.output / "last.ckpt"
-    metrics = MetricsLog(config.output / "metrics.csv")
-
-    def span() -> tuple[int, int]:
-        return module.update, min(module.update + config.save_every, config.updates)
-
-    held = _load_checkpoint(checkpoint) if checkpoint.exists() else None
-    if held and held["update"] >= config.updates:
-        module.load_state_dict(held["state_dict"])
-        return
-    with _quiet_lightning():
-        trainer = Trainer(
-            accelerator=config.device,
-            devices=1,
-            max_epochs=-1,  # an epoch is the way to the next checkpoint; `Checkpoint` stops after the last
-            reload_dataloaders_every_n_epochs=1,
-            callbacks=[metrics, ReportProgress(on_progress, config.updates), Checkpoint(checkpoint, metrics, config.updates)],
-            plugins=[AtomicCheckpointIO()],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=config.output,
-        )
-        trainer.fit(module, datamodule=StoreDataModule(source, span), ckpt_path=checkpoint if held else None, weights_only=True)
-
-
-def _load_checkpoint(path: Path) -> dict[str, Any]:
-    data = path.read_bytes()
-    try:
-        held: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        if held.keys() >= {"update", "state_dict"}:
-            return held
-    except (RuntimeError, EOFError, UnpicklingError, AttributeError, KeyError, ValueError):
-        pass
-    raise FlywheelError(f"The checkpoint {path} is damaged; restore it from a copy, or delete it to train from the start.")
 
 
 def _load_initial(path: Path, store: EpisodeStore) -> LearnedPolicy:
@@ -275,19 +232,3 @@ def _locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise FlywheelError(f"Another process is training in {folder}; wait for it, or give another --output.") from None
         yield
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Lightning's advice about loaders and hardware does not concern our users; its errors still come through."""
-    loggers: list[Any] = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

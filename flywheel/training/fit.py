@@ -1,0 +1,81 @@
+"""The updates of a run through Lightning's trainer, from its last checkpoint on."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from lightning import Trainer
+
+from flywheel.core.errors import FlywheelError
+from flywheel.training.callbacks import AtomicCheckpointIO, Checkpoint, MetricsLog, Progress, ReportProgress
+from flywheel.training.data import ChunkSource, StoreDataModule
+from flywheel.training.module import AlgorithmModule
+
+
+def fit(
+    module: AlgorithmModule, source: ChunkSource, folder: Path, updates: int, save_every: int, device: str, on_progress: Progress
+) -> None:
+    """Bring the module to so many updates, with ``last.ckpt`` and ``metrics.csv`` in the run's folder.
+
+    Raises `FlywheelError` for a damaged checkpoint and for losses that become non-finite.
+    """
+    checkpoint = folder / "last.ckpt"
+    metrics = MetricsLog(folder / "metrics.csv")
+
+    def span() -> tuple[int, int]:
+        return module.update, min(module.update + save_every, updates)
+
+    held = _load_checkpoint(checkpoint) if checkpoint.exists() else None
+    if held and held["update"] >= updates:
+        module.load_state_dict(held["state_dict"])
+        return
+    with _quiet_lightning():
+        trainer = Trainer(
+            accelerator=device,
+            devices=1,
+            max_epochs=-1,  # an epoch is the way to the next checkpoint; `Checkpoint` stops after the last
+            reload_dataloaders_every_n_epochs=1,
+            callbacks=[metrics, ReportProgress(on_progress, updates), Checkpoint(checkpoint, metrics, updates)],
+            plugins=[AtomicCheckpointIO()],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+        trainer.fit(module, datamodule=StoreDataModule(source, span), ckpt_path=checkpoint if held else None, weights_only=True)
+
+
+def _load_checkpoint(path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    try:
+        held: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        if held.keys() >= {"update", "state_dict"}:
+            return held
+    except (RuntimeError, EOFError, UnpicklingError, AttributeError, KeyError, ValueError):
+        pass
+    raise FlywheelError(f"The checkpoint {path} is damaged; restore it from a copy, or delete it to train from the start.")
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Lightning's advice about loaders and hardware does not concern our users; its errors still come through."""
+    loggers: list[Any] = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
