@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,10 @@ class Snapshot:
     def of(cls, entries: Iterable[SnapshotEntry]) -> Snapshot:
         """The snapshot of some episodes in any order."""
         return cls(tuple(sorted(entries)))
+
+    def only(self, episode_ids: Collection[str]) -> Snapshot:
+        """The snapshot of those of its episodes that are named."""
+        return Snapshot(tuple(entry for entry in self.entries if entry.episode_id in episode_ids))
 
     @cached_property
     def hash(self) -> str:

@@ -3,7 +3,7 @@
 A run folder holds:
 
     config.yaml          what was asked for
-    snapshot.json        the episodes it learns from, fixed at the start however the store grows
+    snapshot.json        the episodes it learns from, fixed at the start however the store grows; damaged ones are not in it
     code.txt             the version of the code that began it
     last.ckpt            weights, optimizer, update counter
     metrics.csv          losses and diagnostics
@@ -40,6 +40,8 @@ from flywheel.training.data import ChunkSource
 from flywheel.training.fit import fit
 from flywheel.training.module import AlgorithmModule
 from flywheel.training.recipe import DataConfig, Recipe, make_recipe
+
+_SNAPSHOT = "snapshot.json"
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def _run(config: TrainConfig, on_progress: Progress) -> None:
     store = EpisodeStore.open(config.store)
     snapshot = _snapshot(store, config)
     columns = Columns.open(store, snapshot)
+    snapshot = _pinned(config, store, snapshot, columns)
     initial = _load_initial(config.initial, store) if config.initial else None
     recipe = make_recipe(config.data, algorithm_class(config.name).relabel, columns, initial, config.initial)
     header = _header(config, store, snapshot, initial, recipe)
@@ -121,6 +124,19 @@ def _run(config: TrainConfig, on_progress: Progress) -> None:
     )
     fit(module, source, config.output, config.updates, config.save_every, config.device, on_progress)
     save_policy(config.output / POLICY_FILE, header, algorithm, recipe.goal_state)
+
+
+def _pinned(config: TrainConfig, store: EpisodeStore, snapshot: Snapshot, columns: Columns) -> Snapshot:
+    """What was really read; a run that goes on must read what it began with, or it would not be the same run."""
+    read = snapshot.only(set(columns.table.episode_id))
+    path = config.output / _SNAPSHOT
+    if path.exists() and read != snapshot:
+        lost = min(set(snapshot.entries) - set(read.entries)).episode_id
+        raise FlywheelError(
+            f"{path} names episode '{lost}', which {store.path} can no longer read; restore the store from a copy, or give "
+            "another --output to learn from the others."
+        )
+    return read
 
 
 def _load_initial(path: Path, store: EpisodeStore) -> LearnedPolicy:
@@ -196,8 +212,8 @@ def _check_held(config: TrainConfig) -> None:
 def _claim(config: TrainConfig, snapshot: Snapshot) -> None:
     """Make the folder this run's, once everything fits: what was refused before leaves it free for another try."""
     configs.save(config, config.output / "config.yaml")
-    if not (config.output / "snapshot.json").exists():
-        snapshot.save(config.output / "snapshot.json")
+    if not (config.output / _SNAPSHOT).exists():
+        snapshot.save(config.output / _SNAPSHOT)
     if not (config.output / "code.txt").exists():
         write_atomically(config.output / "code.txt", code_version().encode())
 
@@ -213,7 +229,7 @@ def _finished(config: TrainConfig) -> bool:
 
 
 def _snapshot(store: EpisodeStore, config: TrainConfig) -> Snapshot:
-    path = config.output / "snapshot.json"
+    path = config.output / _SNAPSHOT
     if path.exists():
         return Snapshot.load(path)
     snapshot = store.snapshot(lambda episode: not episode.invalid and config.data.task in ("", episode.task))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import torch
 
 from flywheel.core import config as configs
 from flywheel.core.errors import FlywheelError
+from flywheel.datasets.column_cache import cache_folder
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.store import EpisodeStore
+from flywheel.datasets.tfrecord import DamageWarning
 from flywheel.policy import LearnedPolicy
 from flywheel.training.callbacks import read_metrics
 from flywheel.training.module import NonFiniteError
@@ -86,6 +89,42 @@ def test_a_longer_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None
     whole = train(config(tmp_path, output="whole", updates=180))
     for name, tensor in whole.algorithm.state_dict().items():
         assert torch.equal(tensor, parts.algorithm.state_dict()[name]), name
+
+
+def _flip(store: EpisodeStore, seed: int) -> None:
+    """Change a byte of an episode's record, or change it back."""
+    row = next(row for row in store.rows() if row.seed == seed)
+    shard = store.path / row.shard
+    data = bytearray(shard.read_bytes())
+    data[row.offset + 200] ^= 1
+    shard.write_bytes(data)
+
+
+def test_the_snapshot_names_the_episodes_that_were_read(tmp_path: Path) -> None:
+    run = config(tmp_path, updates=50)
+    store = EpisodeStore.open(tmp_path / "store")
+    _flip(store, 3)
+    with pytest.warns(DamageWarning, match="00003 is left out"):
+        policy = train(run)
+    snapshot = Snapshot.load(tmp_path / "run" / "snapshot.json")
+    assert len(snapshot) == 29
+    assert policy.snapshot == snapshot.hash == store.snapshot(lambda episode: episode.seed != 3).hash
+    _flip(store, 3)  # restored from a copy: the run keeps to what it began with
+    assert train(dataclasses.replace(run, updates=100)).snapshot == snapshot.hash
+
+
+def test_a_run_that_can_no_longer_read_what_it_began_with_says_so(tmp_path: Path) -> None:
+    run = config(tmp_path, updates=50)
+    train(run)
+    store = EpisodeStore.open(tmp_path / "store")
+    _flip(store, 3)
+    shutil.rmtree(cache_folder(store.path))
+    longer = dataclasses.replace(run, updates=100)
+    sentence = r"snapshot\.json names episode '.*00003', which .* can no longer read; restore the store from a copy"
+    with pytest.raises(FlywheelError, match=sentence), pytest.warns(DamageWarning):
+        train(longer)
+    _flip(store, 3)
+    assert train(longer).header.updates == 100
 
 
 def test_other_settings_need_another_folder(tmp_path: Path) -> None:
