@@ -225,7 +225,10 @@ def _code(config: TrainConfig) -> str:
 
 
 def _finished(config: TrainConfig) -> bool:
-    return (config.output / POLICY_FILE).exists() and LearnedPolicy.load(config.output).header.updates >= config.updates
+    try:
+        return LearnedPolicy.load(config.output).header.updates >= config.updates
+    except FlywheelError:
+        return False  # there is none, or it is damaged and made again from the last checkpoint
 
 
 def _snapshot(store: EpisodeStore, config: TrainConfig) -> Snapshot:

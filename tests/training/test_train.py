@@ -83,6 +83,16 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "policy.safetensors").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.parametrize("content", [None, b"", b"garbage"])
+def test_a_policy_that_was_lost_is_made_again_from_the_checkpoint(tmp_path: Path, content: bytes | None) -> None:
+    first = train(config(tmp_path))
+    stamp = (tmp_path / "run" / "last.ckpt").stat().st_mtime_ns
+    policy = tmp_path / "run" / "policy.safetensors"
+    policy.unlink() if content is None else policy.write_bytes(content)
+    assert train(config(tmp_path)).checkpoint == first.checkpoint
+    assert (tmp_path / "run" / "last.ckpt").stat().st_mtime_ns == stamp
+
+
 def test_a_longer_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
     train(config(tmp_path, output="parts", updates=70))
     parts = train(config(tmp_path, output="parts", updates=180))
