@@ -25,7 +25,7 @@ def fit(
 ) -> None:
     """Bring the module to so many updates, with ``last.ckpt`` and ``metrics.csv`` in the run's folder.
 
-    Raises `FlywheelError` for a damaged checkpoint and for losses that become non-finite.
+    Raises `FlywheelError` for a checkpoint that is damaged or has more updates, and for losses that become non-finite.
     """
     checkpoint = folder / "last.ckpt"
     metrics = MetricsLog(folder / "metrics.csv")
@@ -34,7 +34,11 @@ def fit(
         return module.update, min(module.update + save_every, updates)
 
     held = _load_checkpoint(checkpoint) if checkpoint.exists() else None
-    if held and held["update"] >= updates:
+    if held and held["update"] > updates:
+        raise FlywheelError(
+            f"{folder} holds {held['update']} updates already; ask for at least as many, or give another --output."
+        )
+    if held and held["update"] == updates:
         module.load_state_dict(held["state_dict"])
         return
     with _quiet_lightning():

@@ -2,7 +2,7 @@
 
 A run folder holds:
 
-    config.yaml          what was asked for
+    config.yaml          what was asked for; a run that is made longer says so when it is done
     snapshot.json        the episodes it learns from, fixed at the start however the store grows; damaged ones are not in it
     code.txt             the version of the code that began it
     last.ckpt            weights, optimizer, update counter
@@ -41,6 +41,7 @@ from flywheel.training.fit import fit
 from flywheel.training.module import AlgorithmModule
 from flywheel.training.recipe import DataConfig, Recipe, make_recipe
 
+_CONFIG = "config.yaml"
 _SNAPSHOT = "snapshot.json"
 
 
@@ -123,6 +124,7 @@ def _run(config: TrainConfig, on_progress: Progress) -> None:
         seed=config.seed,
     )
     fit(module, source, config.output, config.updates, config.save_every, config.device, on_progress)
+    configs.save(config, config.output / _CONFIG)  # with more updates than before, now that they are done
     save_policy(config.output / POLICY_FILE, header, algorithm, recipe.goal_state)
 
 
@@ -197,7 +199,7 @@ def _check(config: TrainConfig) -> None:
 
 def _check_held(config: TrainConfig) -> None:
     """Refuse a folder that holds a run of other settings; more updates than before may be asked for."""
-    path = config.output / "config.yaml"
+    path = config.output / _CONFIG
     asked = configs.to_dict(config)
     if path.exists():
         held = configs.load_dict(path)
@@ -211,7 +213,8 @@ def _check_held(config: TrainConfig) -> None:
 
 def _claim(config: TrainConfig, snapshot: Snapshot) -> None:
     """Make the folder this run's, once everything fits: what was refused before leaves it free for another try."""
-    configs.save(config, config.output / "config.yaml")
+    if not (config.output / _CONFIG).exists():
+        configs.save(config, config.output / _CONFIG)
     if not (config.output / _SNAPSHOT).exists():
         snapshot.save(config.output / _SNAPSHOT)
     if not (config.output / "code.txt").exists():

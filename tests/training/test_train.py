@@ -137,6 +137,36 @@ def test_a_run_that_can_no_longer_read_what_it_began_with_says_so(tmp_path: Path
     assert train(longer).header.updates == 100
 
 
+def test_a_longer_run_that_fails_changes_nothing_of_the_shorter(tmp_path: Path) -> None:
+    first = train(config(tmp_path))
+    checkpoint = tmp_path / "run" / "last.ckpt"
+    sound = checkpoint.read_bytes()
+    checkpoint.write_bytes(b"garbage")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(FlywheelError, match=r"last\.ckpt is damaged"):
+        train(config(tmp_path, updates=120))
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    assert train(config(tmp_path)).checkpoint == first.checkpoint
+    checkpoint.write_bytes(sound)
+    assert train(config(tmp_path, updates=120)).header.updates == 120
+    assert load_config(tmp_path / "run" / "config.yaml").updates == 120
+
+
+def test_a_longer_run_that_was_interrupted_is_not_taken_for_a_shorter_one(tmp_path: Path) -> None:
+    first = train(config(tmp_path))
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 160:
+            raise KeyboardInterrupt
+
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(config(tmp_path, updates=300), interrupt)
+    assert train(config(tmp_path)).checkpoint == first.checkpoint
+    with pytest.raises(FlywheelError, match="holds 110 updates already"):
+        train(config(tmp_path, updates=80))
+    assert train(config(tmp_path, updates=300)).header.updates == 300
+
+
 def test_other_settings_need_another_folder(tmp_path: Path) -> None:
     train(config(tmp_path))
     with pytest.raises(FlywheelError, match=r"other settings \(seed\)"):
