@@ -52,31 +52,31 @@ class UniformSampler:
 
 
 class MixedSampler:
-    """A fixed share of the samples from some episodes, the rest from the others; uniform within each.
+    """A fixed share of the samples from new episodes, the rest from the old ones; uniform within each.
 
     Online finetuning takes half of each batch from new episodes however few they are (RLPD, Ball et al. 2023, section 4.1).
-    The two kinds are interleaved evenly: any b consecutive samples hold `fraction` * b from the chosen ones, to within one.
+    The two kinds are interleaved evenly: any b consecutive samples hold `fraction` * b from the new ones, to within one.
     """
 
-    def __init__(self, table: EpisodeTable, chosen: Bools, fraction: float) -> None:
-        """`chosen`, (E,), marks the episodes that get the share `fraction`; raises `FlywheelError` if either side is empty."""
+    def __init__(self, table: EpisodeTable, is_new: Bools, fraction: float) -> None:
+        """`is_new`, (E,), marks the episodes that get the share `fraction`; raises `FlywheelError` if either side is empty."""
         if not 0.0 <= fraction <= 1.0:
             raise FlywheelError(f"The mixed share must lie in [0, 1], not {fraction}.")
-        is_chosen = chosen[table.episode_of]
+        from_new = is_new[table.episode_of]
         self._table, self._fraction = table, fraction
-        self._chosen, self._others = np.flatnonzero(is_chosen), np.flatnonzero(~is_chosen)
-        if (fraction > 0 and not len(self._chosen)) or (fraction < 1 and not len(self._others)):
-            side = "chosen" if not len(self._chosen) else "other"
+        self._new, self._old = np.flatnonzero(from_new), np.flatnonzero(~from_new)
+        if (fraction > 0 and not len(self._new)) or (fraction < 1 and not len(self._old)):
+            side = "new" if not len(self._new) else "old"
             raise FlywheelError(
                 f"A share of {fraction} cannot be mixed: there are no {side} episodes; collect some, or sample uniformly."
             )
 
     def sample(self, rng: np.random.Generator, n: int) -> Indices:
         """Draw n transitions with replacement."""
-        from_chosen = np.diff(np.floor(np.arange(n + 1) * self._fraction)) > 0
-        count = int(from_chosen.sum())
+        from_new = np.diff(np.floor(np.arange(n + 1) * self._fraction)) > 0
+        count = int(from_new.sum())
         transition = np.empty(n, np.int64)
         # A side that gets no sample may be empty, and numpy draws nothing from an empty range.
-        transition[from_chosen] = self._chosen[rng.integers(max(len(self._chosen), 1), size=count)]
-        transition[~from_chosen] = self._others[rng.integers(max(len(self._others), 1), size=n - count)]
+        transition[from_new] = self._new[rng.integers(max(len(self._new), 1), size=count)]
+        transition[~from_new] = self._old[rng.integers(max(len(self._old), 1), size=n - count)]
         return locate(self._table, transition)

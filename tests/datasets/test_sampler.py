@@ -62,22 +62,22 @@ def test_what_is_drawn_does_not_depend_on_where_episodes_lie() -> None:
 @given(lengths.filter(lambda counts: len(counts) > 1), st.floats(0, 1), st.integers(1, 64), st.integers(0, 99))
 def test_mixed_share_holds_in_every_batch(transitions: list[int], fraction: float, batch: int, seed: int) -> None:
     table = make_table(transitions, seed)
-    chosen = np.arange(len(table)) == seed % len(table)
-    found = MixedSampler(table, chosen, fraction).sample(np.random.default_rng(seed), 10 * batch)
+    is_new = np.arange(len(table)) == seed % len(table)
+    found = MixedSampler(table, is_new, fraction).sample(np.random.default_rng(seed), 10 * batch)
 
     np.testing.assert_array_equal(found.row, table.start[found.episode] + found.step)
-    shares = chosen[found.episode].reshape(10, batch).sum(axis=1)
+    shares = is_new[found.episode].reshape(10, batch).sum(axis=1)
     assert (np.abs(shares - fraction * batch) <= 1 + 1e-6).all()
 
 
 def test_mixed_sampling_is_uniform_within_each_side() -> None:
     table = make_table([1, 2, 300, 37, 4])
-    chosen = np.array([False, True, False, True, False])
-    found = MixedSampler(table, chosen, 0.5).sample(np.random.default_rng(3), 200_000)
+    is_new = np.array([False, True, False, True, False])
+    found = MixedSampler(table, is_new, 0.5).sample(np.random.default_rng(3), 200_000)
 
     counts = np.bincount(table.first[found.episode] + found.step, minlength=table.total)
-    is_chosen = chosen[table.episode_of]
-    for side in (is_chosen, ~is_chosen):
+    from_new = is_new[table.episode_of]
+    for side in (from_new, ~from_new):
         assert counts[side].sum() == 100_000
         assert abs(chi_square(counts[side], np.full(side.sum(), 100_000 / side.sum()))) < 5
 
@@ -85,9 +85,9 @@ def test_mixed_sampling_is_uniform_within_each_side() -> None:
 def test_mixing_needs_both_sides_unless_one_gets_nothing() -> None:
     table = make_table([4, 5])
     nobody, everybody = np.zeros(2, np.bool_), np.ones(2, np.bool_)
-    with pytest.raises(FlywheelError, match="no chosen episodes"):
+    with pytest.raises(FlywheelError, match="no new episodes"):
         MixedSampler(table, nobody, 0.5)
-    with pytest.raises(FlywheelError, match="no other episodes"):
+    with pytest.raises(FlywheelError, match="no old episodes"):
         MixedSampler(table, everybody, 0.5)
     with pytest.raises(FlywheelError, match=r"\[0, 1\], not 1.5"):
         MixedSampler(table, everybody, 1.5)

@@ -259,7 +259,7 @@ def test_online_finetuning_goes_on_from_all_weights_and_mixes_in_what_is_new(tmp
 
 def test_nothing_new_to_mix_in_is_named(tmp_path: Path) -> None:
     train(config(tmp_path, "iql", output="first"))
-    with pytest.raises(FlywheelError, match="no chosen episodes"):
+    with pytest.raises(FlywheelError, match="no new episodes"):
         train(config(tmp_path, "iql", initial=tmp_path / "first", data=DataConfig(batch_size=16, new_fraction=0.5)))
 
 
