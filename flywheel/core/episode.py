@@ -55,6 +55,8 @@ class EpisodeMetadata:
     """JSON: versions of the simulator, renderer and drivers."""
     started_at_ns: int = 0
     """Wall-clock start in nanoseconds since 1970 (an integer, as tf.train.Example has no float64)."""
+    source: str = ""
+    """JSON: where an imported episode came from (format, content identity, index); empty for one recorded here."""
 
     def to_json(self) -> dict[str, Any]:
         """A flat dictionary of strings, integers and booleans."""
