@@ -23,6 +23,11 @@ _EMPTY: dict[str, str | int | bool] = {"str": "", "int": 0, "bool": False}
 
 def encode_episode(episode: Episode, schema: Schema) -> bytes:
     """A validated episode as tf.train.Example, in the layout that TFDS expects of `Schema.features_json`."""
+    return example.encode(episode_features(episode, schema))
+
+
+def episode_features(episode: Episode, schema: Schema) -> dict[str, Any]:
+    """The features of that Example by name; an exporter adds others."""
     columns: dict[str, Any] = {
         "steps/action": episode.action,
         "steps/reward": episode.reward,
@@ -37,7 +42,7 @@ def encode_episode(episode: Episode, schema: Schema) -> bytes:
     metadata = {name: _EMPTY[kind] for name, kind in schema.metadata.items()} | episode.metadata.to_json()
     for name, value in metadata.items():
         columns[_METADATA + name] = [value.encode()] if isinstance(value, str) else np.array([value], np.int64)
-    return example.encode(columns)
+    return columns
 
 
 def decode_episode(payload: bytes, schema: Schema) -> Episode:
