@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Self
@@ -19,6 +20,7 @@ from flywheel.datasets.sampler import Indices
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.table import EpisodeTable, Floats, Ints
+from flywheel.datasets.tfrecord import DamagedError, DamageWarning
 
 Progress = Callable[[int, int], None]
 """Called with (episodes done, episodes in all)."""
@@ -53,10 +55,10 @@ class Columns:
         if not store.schema.observation.state_dim:
             raise FlywheelError(f"The observations of {store.path} hold no floating-point vector; log the robot's state too.")
         with open_cache(store.path, store.schema) as cache:
-            missing = [entry for entry in snapshot.entries if entry not in cache.episodes]
+            missing = [entry for entry in snapshot.entries if entry[:2] not in cache.episodes]
             if missing:
                 cache.append(_decode(store, Snapshot.of(missing), on_progress))
-            found = [cache.episodes[entry] for entry in snapshot.entries if entry in cache.episodes]
+            found = [cache.episodes[entry[:2]] for entry in snapshot.entries if entry[:2] in cache.episodes]
             if not found:
                 raise FlywheelError(f"No episode of the snapshot of {store.path} is readable; see 'flywheel store verify'.")
             return cls(table=_table(found), **cache.arrays())
@@ -99,16 +101,12 @@ def _return(steps_to_goal: Ints, discount: float) -> Floats:
 
 
 def _decode(store: EpisodeStore, missing: Snapshot, on_progress: Progress) -> Iterator[tuple[int, Episode]]:
-    changed = set(missing.entries) - set(store.snapshot().entries)
-    if changed:
-        name = min(changed).episode_id
-        raise FlywheelError(
-            f"{store.path} no longer holds episode '{name}' as the snapshot has it; restore the store from a copy."
-        )
-    crcs = dict(missing.entries)
-    for done, episode in enumerate(store.episodes(missing)):
+    for done, row in enumerate(store.resolve(missing)):
         on_progress(done, len(missing))
-        yield crcs[episode.metadata.episode_id], episode
+        try:
+            yield row.crc, store.raw(row.episode_id)
+        except DamagedError as error:
+            warnings.warn(f"Episode {row.episode_id} is left out: {error}", DamageWarning, stacklevel=2)
     on_progress(len(missing), len(missing))
 
 

@@ -4,6 +4,7 @@ features.json, dataset_info.json      what TFDS reads; replaced only by rename
 NAME-train.tfrecord-00000 ...         sealed shards, immutable; one that dataset_info.json does not list does not exist
 .journal/<pid>-<random>.tfrecord      one open journal per writer, held by flock: a shard in the making
 .meta/schema.json, .meta/index.sqlite our schema, and the index (derived)
+.meta/labels.jsonl                    what was found out about episodes afterwards
 .meta/damaged/                        journals that were damaged, for a person to look at
 .lock, .append.lock                   held while a shard is added, and while an episode is checked and written
 """
@@ -90,6 +91,11 @@ class Layout:
     def index(self) -> Path:
         """The SQLite index."""
         return self.path / ".meta" / "index.sqlite"
+
+    @property
+    def labels(self) -> Path:
+        """The log of labels."""
+        return self.path / ".meta" / "labels.jsonl"
 
     @property
     def schema(self) -> Path:

@@ -13,14 +13,27 @@ from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
 from flywheel.core.lineage import json_hash
 
-_FORMAT = 1
+_FORMAT = 2
+_READ = (1, 2)
+"""Format 1 has no labels."""
 
 
 class SnapshotEntry(NamedTuple):
-    """One episode: its id and its record's masked CRC32C."""
+    """One episode: its id, its record's masked CRC32C, and the chained CRC of the labels that it had."""
 
     episode_id: str
     crc: int
+    labels: int = 0
+    """0 without labels; `EpisodeStore.resolve` finds the labels again."""
+
+
+class Difference(NamedTuple):
+    """What one snapshot has otherwise than another: sorted episode ids."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    relabelled: tuple[str, ...]
+    """In both, with other labels."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +56,17 @@ class Snapshot:
 
     @cached_property
     def hash(self) -> str:
-        """The content hash over ids and CRCs: equal for equal sets of episodes."""
-        return json_hash(self.entries)
+        """The content hash over ids, CRCs and labels: equal for equal sets of episodes."""
+        return json_hash(_plain(self.entries))
+
+    def difference(self, later: Snapshot) -> Difference:
+        """What `later` has otherwise; an episode of another record counts as removed and added."""
+        ours, theirs = ({entry[:2]: entry.labels for entry in snapshot.entries} for snapshot in (self, later))
+        return Difference(
+            added=_ids(theirs.keys() - ours.keys()),
+            removed=_ids(ours.keys() - theirs.keys()),
+            relabelled=_ids(key for key in ours.keys() & theirs.keys() if ours[key] != theirs[key]),
+        )
 
     def __len__(self) -> int:
         """The number of episodes."""
@@ -52,7 +74,7 @@ class Snapshot:
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""
-        value = {"format": _FORMAT, "hash": self.hash, "episodes": self.entries}
+        value = {"format": _FORMAT, "hash": self.hash, "episodes": _plain(self.entries)}
         write_atomically(path, (json.dumps(value) + "\n").encode())
 
     @classmethod
@@ -60,9 +82,9 @@ class Snapshot:
         """Read what `save` wrote; raises `FlywheelError` if it is missing, damaged or changed."""
         try:
             value = json.loads(path.read_bytes())
-            if value["format"] != _FORMAT:
+            if value["format"] not in _READ:
                 raise FlywheelError(f"The snapshot {path} has format {value['format']}; update flywheel-robotics.")
-            snapshot = cls(tuple(SnapshotEntry(str(episode_id), int(crc)) for episode_id, crc in value["episodes"]))
+            snapshot = cls(tuple(_entry(*entry) for entry in value["episodes"]))
             sound = snapshot.hash == value["hash"]
         except FileNotFoundError:
             raise FlywheelError(f"There is no snapshot at {path}; a run keeps its own as snapshot.json.") from None
@@ -71,3 +93,16 @@ class Snapshot:
         if not sound:
             raise FlywheelError(f"The snapshot {path} is damaged or was edited; restore it from a copy of the run.")
         return snapshot
+
+
+def _plain(entries: Iterable[SnapshotEntry]) -> list[tuple[str | int, ...]]:
+    """Labels are left out where there are none, so that a snapshot without any has the hash that it had before there were."""
+    return [entry if entry.labels else entry[:2] for entry in entries]
+
+
+def _entry(episode_id: str, crc: int, labels: int = 0) -> SnapshotEntry:
+    return SnapshotEntry(str(episode_id), int(crc), int(labels))
+
+
+def _ids(keys: Iterable[tuple[str, int]]) -> tuple[str, ...]:
+    return tuple(sorted(episode_id for episode_id, _ in keys))

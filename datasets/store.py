@@ -11,18 +11,24 @@ Layout and locks are in `layout`, the protocol in `journal`, what TFDS sees in `
 from __future__ import annotations
 
 import re
+import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from flywheel.core.episode import Episode, EpisodeMetadata
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.catalog import Catalog
 from flywheel.datasets.codec import decode_episode
-from flywheel.datasets.index import IndexRow
+from flywheel.datasets.index import IndexRow, Trim
+from flywheel.datasets.label_log import LabelLog, undone
+from flywheel.datasets.labels import Label
 from flywheel.datasets.layout import VERSION, Layout
+from flywheel.datasets.overlay import Overlay, revise
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.snapshot import Snapshot, SnapshotEntry
 from flywheel.datasets.tfrecord import DamagedError, DamageWarning, read_record
@@ -65,6 +71,8 @@ class EpisodeStore:
         self.name = name
         self._layout = Layout(path)
         self._catalog = Catalog(self._layout)
+        self._labels = LabelLog(self._layout.labels)
+        self._overlay = Overlay(path, self._catalog, self._labels)
 
     @classmethod
     def create(cls, root: Path, name: str, schema: Schema) -> EpisodeStore:
@@ -113,43 +121,107 @@ class EpisodeStore:
         """
         return EpisodeWriter(self._layout, self.schema, seal_episodes)
 
-    def rows(self) -> list[IndexRow]:
-        """One row per acknowledged episode, in the order in which they lie in the shards, unsealed ones last."""
-        self._catalog.refresh()
-        return sorted(self._catalog.rows.values(), key=lambda row: (row.shard.startswith("."), row.shard, row.offset))
+    def rows(self, *, deleted: bool = False) -> list[IndexRow]:
+        """One row per acknowledged episode as it is labelled, in the order of the shards, unsealed ones last.
+
+        Episodes that are labelled as deleted are left out unless they are asked for.
+        """
+        self._refresh()
+        return self._overlay.rows(deleted=deleted)
 
     def has(self, episode_id: str) -> bool:
-        """Whether an episode is stored."""
-        self._catalog.refresh()
-        return episode_id in self._catalog.rows
+        """Whether an episode is stored and not labelled as deleted."""
+        self._refresh()
+        row = self._overlay.find(episode_id)
+        return row is not None and not row.deleted
 
     def snapshot(self, where: Callable[[EpisodeMetadata], bool] | None = None) -> Snapshot:
-        """The episodes that are stored now, unsealed ones included, or those of them for which `where` holds."""
-        return Snapshot.of(SnapshotEntry(row.episode_id, row.crc) for row in self.rows() if where is None or where(row))
+        """The episodes that are stored now as they are labelled, unsealed ones included, or those for which `where` holds."""
+        rows = (row for row in self.rows() if where is None or where(row))
+        return Snapshot.of(SnapshotEntry(row.episode_id, row.crc, row.labels) for row in rows)
+
+    def resolve(self, snapshot: Snapshot) -> list[IndexRow]:
+        """The rows of a snapshot in its order, labelled as they were then, also where they are deleted by now.
+
+        Raises `FlywheelError` for an episode or a label that the store no longer holds as the snapshot has it.
+        """
+        self._refresh()
+        return [self._overlay.as_of(*entry) for entry in snapshot.entries]
 
     def read(self, episode_id: str) -> Episode:
-        """One episode; raises `FlywheelError` if there is none of that id, and `DamagedError` if its record is damaged."""
-        row = self._catalog.rows.get(episode_id) or self._find(episode_id)
+        """One episode as it is labelled: trimmed, and with the labels in its metadata.
+
+        Raises `FlywheelError` if there is none of that id or it is deleted, and `DamagedError` if its record is damaged.
+        """
+        self._refresh()
+        return self.read_as(self._find(episode_id))
+
+    def read_as(self, row: IndexRow) -> Episode:
+        """The episode with a row's trim and metadata; raises as `raw` does."""
+        return revise(self.raw(row.episode_id), row)
+
+    def raw(self, episode_id: str) -> Episode:
+        """One episode as it was recorded, whatever its labels say.
+
+        Raises `FlywheelError` if there is none of that id, and `DamagedError` if its record is damaged.
+        """
+        row = self._catalog.rows.get(episode_id) or self._find_recorded(episode_id)
         try:
             return self._read(row)
         except (FileNotFoundError, DamagedError):
             # Sealing or recovery may have moved the record since the row was made; what is damaged is so at the second look.
-            moved = self._find(episode_id)
+            self._catalog.refresh()
+            moved = self._find_recorded(episode_id)
             if moved == row:
                 raise
             return self._read(moved)
 
     def episodes(self, snapshot: Snapshot | None = None) -> Iterator[Episode]:
-        """The episodes of a snapshot in its order, or all in the order of `rows`.
+        """The episodes of a snapshot in its order, labelled as they were then, or all in the order of `rows`.
 
         A damaged record is left out with a `DamageWarning`; raises `FlywheelError` if the store lacks an episode of the snapshot.
         """
-        ids = [row.episode_id for row in self.rows()] if snapshot is None else [entry.episode_id for entry in snapshot.entries]
-        for episode_id in ids:
+        for row in self.rows() if snapshot is None else self.resolve(snapshot):
             try:
-                yield self.read(episode_id)
+                yield self.read_as(row)
             except DamagedError as error:
-                warnings.warn(f"Episode {episode_id} is left out: {error}", DamageWarning, stacklevel=2)
+                warnings.warn(f"Episode {row.episode_id} is left out: {error}", DamageWarning, stacklevel=2)
+
+    def label(
+        self, episode_ids: Iterable[str], field: str, value: bool | str | tuple[int, int] | None, *, by: str, reason: str = ""
+    ) -> None:
+        """Label episodes, durably when it returns; nothing is ever lost by it, as `undo` takes it back.
+
+        Args:
+            episode_ids: Which ones; deleted ones may be labelled, too.
+            field: ``success``, ``invalid`` or ``deleted`` (a bool), ``task`` (its name), or ``trim``.
+            value: For ``trim`` the transitions [start, stop) that count, with observation `stop` as the final one; None makes
+                any field again what was recorded.
+            by: Who or what says so: a person, or a detector with its version.
+            reason: Why.
+
+        Raises `FlywheelError` for an episode, a field or a value that there is not, and when the disk refuses.
+        """
+        rows = [self._find_recorded(episode_id) for episode_id in dict.fromkeys(episode_ids)]
+        at_ns = time.time_ns()
+        given = [self._trim(row, value) if isinstance(value, tuple) else value for row in rows]
+        labels = [Label(row.episode_id, field, own, by, reason, at_ns) for row, own in zip(rows, given, strict=True)]
+        self._labels.append(lambda: labels)
+
+    def undo(self, episode_ids: Iterable[str], field: str, *, by: str, reason: str = "") -> None:
+        """Take the newest standing label of a field back, so that the one before it holds, or what was recorded.
+
+        Raises `FlywheelError` for an episode that has none, for which nothing is changed then, and when the disk refuses.
+        """
+        rows = [self._find_recorded(episode_id) for episode_id in dict.fromkeys(episode_ids)]
+        entries = self._labels.entries
+        self._labels.append(lambda: [undone(entries.get(row.episode_id, []), row.episode_id, field, by, reason) for row in rows])
+
+    def history(self, episode_id: str) -> list[Label]:
+        """Every label that an episode was ever given, oldest first; raises `FlywheelError` if there is no such episode."""
+        self._refresh()
+        row = self._find_recorded(episode_id)
+        return [entry.label for entry in self._labels.entries.get(row.episode_id, [])]
 
     def info(self) -> StoreInfo:
         """The store in numbers."""
@@ -167,12 +239,34 @@ class EpisodeStore:
             groups=tuple(Group(*key, count, successes[key]) for key, count in sorted(episodes.items())),
         )
 
-    def _find(self, episode_id: str) -> IndexRow:
+    def _refresh(self) -> None:
         self._catalog.refresh()
+        self._labels.refresh()
+
+    def _find(self, episode_id: str) -> IndexRow:
+        row = self._overlay.find(episode_id)
+        if row is None:
+            raise FlywheelError(f"The store {self.path} has no episode '{episode_id}'; 'flywheel store ls' lists them.")
+        if row.deleted:
+            raise FlywheelError(f"Episode '{episode_id}' is deleted; 'flywheel store label ... --restore' brings it back.")
+        return row
+
+    def _find_recorded(self, episode_id: str) -> IndexRow:
         row = self._catalog.rows.get(episode_id)
+        if row is None:
+            self._catalog.refresh()
+            row = self._catalog.rows.get(episode_id)
         if row is None:
             raise FlywheelError(f"The store {self.path} has no episode '{episode_id}'; 'flywheel store ls' lists them.")
         return row
+
+    def _trim(self, row: IndexRow, part: tuple[int, int]) -> Trim:
+        start, stop = part
+        if not 0 <= start < stop <= row.length:
+            raise FlywheelError(
+                f"Episode '{row.episode_id}' has {row.length} steps; a trim is a part of 0:{row.length}, not {start}:{stop}."
+            )
+        return Trim(start, stop, float(self.raw(row.episode_id).reward[start:stop].sum(dtype=np.float64)))
 
     def _read(self, row: IndexRow) -> Episode:
         path = self.path / row.shard
