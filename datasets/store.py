@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flywheel.core.episode import Episode, EpisodeMetadata
+from flywheel.core.episode import Episode
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.catalog import Catalog
 from flywheel.datasets.codec import decode_episode
@@ -29,6 +29,7 @@ from flywheel.datasets.label_log import LabelLog, undone
 from flywheel.datasets.labels import Label
 from flywheel.datasets.layout import VERSION, Layout
 from flywheel.datasets.overlay import Overlay, revise
+from flywheel.datasets.query import Parameter, select
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.snapshot import Snapshot, SnapshotEntry
 from flywheel.datasets.tfrecord import DamagedError, DamageWarning, read_record
@@ -135,9 +136,19 @@ class EpisodeStore:
         row = self._overlay.find(episode_id)
         return row is not None and not row.deleted
 
-    def snapshot(self, where: Callable[[EpisodeMetadata], bool] | None = None) -> Snapshot:
-        """The episodes that are stored now as they are labelled, unsealed ones included, or those for which `where` holds."""
-        rows = (row for row in self.rows() if where is None or where(row))
+    def query(self, expression: str, *parameters: Parameter) -> list[IndexRow]:
+        """The rows for which an SQL expression over `query.COLUMNS` holds: ``store.query("task = ? and success", "lift")``.
+
+        Raises `FlywheelError` for an expression that is not one, and for anything that does more than compare columns.
+        """
+        return select(self.rows(), expression, parameters)
+
+    def snapshot(self, where: Callable[[IndexRow], bool] | str | None = None) -> Snapshot:
+        """The episodes that are stored now as they are labelled, unsealed ones included, or those for which `where` holds.
+
+        `where` is a function of a row or an expression for `query`, whose errors it raises.
+        """
+        rows = self.query(where) if isinstance(where, str) else [row for row in self.rows() if where is None or where(row)]
         return Snapshot.of(SnapshotEntry(row.episode_id, row.crc, row.labels) for row in rows)
 
     def resolve(self, snapshot: Snapshot) -> list[IndexRow]:

@@ -57,6 +57,10 @@ def load(kind: str, name: str, base: type[T]) -> type[T]:
 
 def unknown(what: str, name: str, known: tuple[str, ...]) -> str:
     """The sentence for a name that does not exist."""
+    return f"There is no {what} '{name}';{nearest(name, known)} known: {', '.join(known) or 'none'}."
+
+
+def nearest(name: str, known: tuple[str, ...]) -> str:
+    """The question whether a name like it was meant, with a space before it; empty if none is like it."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f" did you mean '{near[0]}'?" if near else ""
-    return f"There is no {what} '{name}';{hint} known: {', '.join(known) or 'none'}."
+    return f" did you mean '{near[0]}'?" if near else ""
