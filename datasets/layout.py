@@ -5,6 +5,7 @@ NAME-train.tfrecord-00000 ...         sealed shards, immutable; one that dataset
 .journal/<pid>-<random>.tfrecord      one open journal per writer, held by flock: a shard in the making
 .meta/schema.json, .meta/index.sqlite our schema, and the index (derived)
 .meta/labels.jsonl                    what was found out about episodes afterwards
+.meta/snapshots/, .meta/policies/     what was trained on, and what came of it
 .meta/damaged/                        journals that were damaged, for a person to look at
 .lock, .append.lock                   held while a shard is added, and while an episode is checked and written
 """
@@ -96,6 +97,16 @@ class Layout:
     def labels(self) -> Path:
         """The log of labels."""
         return self.path / ".meta" / "labels.jsonl"
+
+    @property
+    def snapshots(self) -> Path:
+        """The snapshots that were trained on."""
+        return self.path / ".meta" / "snapshots"
+
+    @property
+    def policies(self) -> Path:
+        """Where policies came from that were trained on them."""
+        return self.path / ".meta" / "policies"
 
     @property
     def schema(self) -> Path:

@@ -28,6 +28,7 @@ from flywheel.datasets.index import IndexRow, Trim
 from flywheel.datasets.label_log import LabelLog, undone
 from flywheel.datasets.labels import Label
 from flywheel.datasets.layout import VERSION, Layout
+from flywheel.datasets.lineage import LineageRecords
 from flywheel.datasets.overlay import Overlay, revise
 from flywheel.datasets.query import Parameter, select
 from flywheel.datasets.schema import Schema
@@ -73,6 +74,8 @@ class EpisodeStore:
         self._layout = Layout(path)
         self._catalog = Catalog(self._layout)
         self._labels = LabelLog(self._layout.labels)
+        self.lineage = LineageRecords(self._layout)
+        """The snapshots that were trained on and the policies that came of them."""
         self._overlay = Overlay(path, self._catalog, self._labels)
 
     @classmethod
