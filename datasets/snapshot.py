@@ -12,6 +12,7 @@ from typing import NamedTuple
 from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
 from flywheel.core.lineage import json_hash
+from flywheel.datasets.index import IndexRow
 
 _FORMAT = 2
 _READ = (1, 2)
@@ -49,6 +50,11 @@ class Snapshot:
     def of(cls, entries: Iterable[SnapshotEntry]) -> Snapshot:
         """The snapshot of some episodes in any order."""
         return cls(tuple(sorted(entries)))
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[IndexRow]) -> Snapshot:
+        """The snapshot of the episodes of some rows, as they are labelled."""
+        return cls.of(SnapshotEntry(row.episode_id, row.crc, row.labels) for row in rows)
 
     def only(self, episode_ids: Collection[str]) -> Snapshot:
         """The snapshot of those of its episodes that are named."""

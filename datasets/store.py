@@ -32,7 +32,7 @@ from flywheel.datasets.lineage import LineageRecords
 from flywheel.datasets.overlay import Overlay, revise
 from flywheel.datasets.query import Parameter, select
 from flywheel.datasets.schema import Schema
-from flywheel.datasets.snapshot import Snapshot, SnapshotEntry
+from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.tfrecord import DamagedError, DamageWarning, read_record
 from flywheel.datasets.writer import EpisodeWriter
 
@@ -151,8 +151,9 @@ class EpisodeStore:
 
         `where` is a function of a row or an expression for `query`, whose errors it raises.
         """
-        rows = self.query(where) if isinstance(where, str) else [row for row in self.rows() if where is None or where(row)]
-        return Snapshot.of(SnapshotEntry(row.episode_id, row.crc, row.labels) for row in rows)
+        if isinstance(where, str):
+            return Snapshot.of_rows(self.query(where))
+        return Snapshot.of_rows(row for row in self.rows() if where is None or where(row))
 
     def resolve(self, snapshot: Snapshot) -> list[IndexRow]:
         """The rows of a snapshot in its order, labelled as they were then, also where they are deleted by now.

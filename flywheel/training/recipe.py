@@ -29,6 +29,8 @@ class DataConfig:
     """Gamma, per step."""
     task: str = ""
     """Learn from the episodes of this task alone; empty for all of the store."""
+    where: str = ""
+    """Learn from the episodes for which this holds alone, as in 'flywheel store query': "success and started > '2026-11-01'"."""
     relabel: Relabel = "auto"
     """Where rewards and goals come from: the store (task), the store and one goal that stands for the task (task_goal),
     hindsight, or Actionable Models' hindsight and chaining (actionable); auto takes what the algorithm expects."""

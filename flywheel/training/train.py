@@ -38,6 +38,7 @@ from flywheel.policy import POLICY_FILE, LearnedPolicy, PolicyHeader, build_algo
 from flywheel.training.callbacks import Progress
 from flywheel.training.data import ChunkSource
 from flywheel.training.fit import fit
+from flywheel.training.lineage import remember_policy, remember_snapshot
 from flywheel.training.module import AlgorithmModule
 from flywheel.training.recipe import DataConfig, Recipe, make_recipe
 
@@ -95,10 +96,11 @@ def train(config: TrainConfig, on_progress: Progress = lambda done, total: None)
     _check(config)
     with _locked(config.output):
         _check_held(config)
-        if _finished(config):
-            return LearnedPolicy.load(config.output)
-        _run(config, on_progress)
-    return LearnedPolicy.load(config.output)
+        if not _finished(config):
+            _run(config, on_progress)
+        policy = LearnedPolicy.load(config.output)
+        remember_policy(config.store, config.output, policy)  # also after a kill between the file and this
+    return policy
 
 
 def _run(config: TrainConfig, on_progress: Progress) -> None:
@@ -113,6 +115,7 @@ def _run(config: TrainConfig, on_progress: Progress) -> None:
     header = _header(config, store, snapshot, initial, recipe)
     algorithm = _build(config, header, columns, initial)
     _claim(config, snapshot)
+    remember_snapshot(store, snapshot)
 
     module = AlgorithmModule(algorithm, batch_size=config.data.batch_size, seed=config.seed)
     source = ChunkSource(
@@ -202,7 +205,7 @@ def _check_held(config: TrainConfig) -> None:
     path = config.output / _CONFIG
     asked = configs.to_dict(config)
     if path.exists():
-        held = configs.load_dict(path)
+        held = configs.to_dict(load_config(path))  # with the defaults of what is newer than the run
         different = sorted(key for key in asked if key not in ("output", "updates") and asked[key] != held.get(key))
         if different or asked["updates"] < held.get("updates", 0):
             names = ", ".join(different or ["updates"])
@@ -238,9 +241,12 @@ def _snapshot(store: EpisodeStore, config: TrainConfig) -> Snapshot:
     path = config.output / _SNAPSHOT
     if path.exists():
         return Snapshot.load(path)
-    snapshot = store.snapshot(lambda episode: not episode.invalid and config.data.task in ("", episode.task))
+    data = config.data
+    rows = store.query(data.where) if data.where else store.rows()
+    snapshot = Snapshot.of_rows(row for row in rows if not row.invalid and data.task in ("", row.task))
     if not snapshot.entries:
-        wanted = f"episodes of task '{config.data.task}'" if config.data.task else "episodes"
+        wanted = f"episodes of task '{data.task}'" if data.task else "episodes"
+        wanted += f" for which {data.where} holds" if data.where else ""
         raise FlywheelError(f"The store {store.path} has no {wanted} to learn from; collect some first (flywheel collect).")
     return snapshot
 
