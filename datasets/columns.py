@@ -1,10 +1,10 @@
-"""A snapshot as memory-mapped columns, and batches gathered from them. The only file of datasets/ that imports torch."""
+"""A snapshot as memory-mapped columns, and batches gathered from them."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -14,13 +14,20 @@ from torch import Tensor
 from flywheel.core.batch import Batch
 from flywheel.core.episode import Episode
 from flywheel.core.errors import FlywheelError
-from flywheel.datasets.column_cache import CachedEpisode, open_cache
+from flywheel.core.specs import Array
+from flywheel.datasets.array_build import Loaded, Wanted, default_budget, fill, plan
+from flywheel.datasets.array_cache import ArrayMaps
+from flywheel.datasets.column_cache import CachedEpisode, ColumnCache, open_arrays, open_cache
+from flywheel.datasets.frames import Frames, is_picture, shared
+from flywheel.datasets.index import IndexRow
 from flywheel.datasets.relabel import Relabeled
+from flywheel.datasets.returns import Discount, per_sample
 from flywheel.datasets.sampler import Indices
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.table import EpisodeTable, Floats, Ints
 from flywheel.datasets.tfrecord import DamagedError, DamageWarning
+from flywheel.datasets.window import SINGLE, Window
 
 Progress = Callable[[int, int], None]
 """Called with (episodes done, episodes in all)."""
@@ -41,67 +48,129 @@ class Columns:
     """(R, A)"""
     reward: Floats
     """(R,)"""
+    arrays: Mapping[str, Frames] = field(default_factory=dict)
+    """Pictures and other observation arrays that were asked for, each with R rows."""
 
     @classmethod
-    def open(cls, store: EpisodeStore, snapshot: Snapshot, on_progress: Progress = lambda done, total: None) -> Self:
-        """Bring the store's cache up to the snapshot and map it; only episodes that are not in it yet are decoded.
+    def open(
+        cls,
+        store: EpisodeStore,
+        snapshot: Snapshot,
+        on_progress: Progress = lambda done, total: None,
+        *,
+        arrays: Collection[str] = (),
+        picture_budget: int | None = None,
+    ) -> Self:
+        """Bring the store's cache up to the snapshot and map it; only what is not in it yet is decoded.
+
+        Args:
+            store: Where the episodes are.
+            snapshot: Which ones, with the labels (success, task, trim) that they had.
+            on_progress: Told of episodes that are decoded.
+            arrays: Observation arrays to carry beside the state, by key: pictures, stamps.
+            picture_budget: Bytes of this store's pictures that may be kept raw; the others stay encoded and are decoded when
+                they are sampled. None stands for `array_build.default_budget`.
 
         A damaged record is left out with the store's `DamageWarning`.
-        Raises `FlywheelError` for an empty snapshot, for observations without a state, for an episode that the store no longer
-        holds as the snapshot has it, and if the disk is full.
+        Raises `FlywheelError` for an empty snapshot, for observations without a state or without one of the arrays, for an
+        episode that the store no longer holds as the snapshot has it, and if the disk is full.
         """
         if not snapshot.entries:
             raise FlywheelError(f"The snapshot of {store.path} holds no episodes; collect some first (flywheel collect).")
-        if not store.schema.observation.state_dim:
-            raise FlywheelError(f"The observations of {store.path} hold no floating-point vector; log the robot's state too.")
+        _check_keys(store, arrays)
+        rows = store.resolve(snapshot)
         with open_cache(store.path, store.schema) as cache:
-            missing = [entry for entry in snapshot.entries if entry[:2] not in cache.episodes]
+            missing = [row for row in rows if (row.episode_id, row.crc) not in cache.episodes]
             if missing:
-                cache.append(_decode(store, Snapshot.of(missing), on_progress))
-            found = [cache.episodes[entry[:2]] for entry in snapshot.entries if entry[:2] in cache.episodes]
-            if not found:
-                raise FlywheelError(f"No episode of the snapshot of {store.path} is readable; see 'flywheel store verify'.")
-            return cls(table=_table(found), **cache.arrays())
+                cache.append(_decode(store, missing, on_progress))
+            maps = cache.arrays()
+        held = [(row, cache.episodes[row.episode_id, row.crc]) for row in rows if (row.episode_id, row.crc) in cache.episodes]
+        frames = {}
+        if arrays:
+            filled = _fill(store, cache, [episode for _, episode in held], arrays, picture_budget, on_progress)
+            held = [(row, episode) for row, episode in held if episode.start in filled.starts]
+            frames = {key: Frames(array) for key, array in filled.maps.items()}
+        if not held:
+            raise FlywheelError(f"No episode of the snapshot of {store.path} is readable; see 'flywheel store verify'.")
+        return cls(table=_table(held), arrays=frames, **maps)
 
-    def gather(self, indices: Indices, relabeled: Relabeled, discount: float) -> Batch:
-        """The batch of n sampled transitions with their meaning; `discount` is gamma."""
-        rows = [indices.row, indices.row + 1]
-        if relabeled.goal_row is not None:
-            rows.append(relabeled.goal_row)
-        # One gather for all observations: one allocation that the allocator re-uses, where several would be page-faulted anew.
-        states = _gather(self.state, np.concatenate(rows)).view(len(rows), len(indices), -1)
+    def gather(self, indices: Indices, relabeled: Relabeled, discount: Discount, window: Window = SINGLE) -> Batch:
+        """The batch of n sampled transitions with their meaning.
+
+        Args:
+            indices: The transitions.
+            relabeled: Their meaning.
+            discount: Gamma, for all or per episode (E,).
+            window: How many observations and actions each sample shows.
+        """
+        here, is_pad_history = window.observations(indices)
+        following, _ = window.observations(indices, 1 if relabeled.steps is None else relabeled.steps)
+        actions, is_pad = window.actions(self.table, indices)
+        goals = [row for row in (relabeled.goal_row, relabeled.actor_goal_row) if row is not None]
+        observation, next_observation, *reached = self._observations([here, following, *goals])
         reward = self.reward.take(indices.row) if relabeled.reward is None else relabeled.reward
+        gamma = per_sample(discount, indices)
         return Batch(
-            observation={"state": states[0]},
-            action=_gather(self.action, indices.row),
+            observation=observation,
+            action=_gather(self.action, actions),
             reward=torch.from_numpy(reward),
-            discount=torch.from_numpy(relabeled.discount) * discount,
-            next_observation={"state": states[1]},
-            goal=_goal(states, relabeled),
-            is_chained=None if relabeled.is_chained is None else torch.from_numpy(relabeled.is_chained),
-            mc_return=None if relabeled.steps_to_goal is None else torch.from_numpy(_return(relabeled.steps_to_goal, discount)),
+            discount=torch.from_numpy(relabeled.discount) * (torch.from_numpy(gamma) if isinstance(gamma, np.ndarray) else gamma),
+            next_observation=next_observation,
+            goal=reached[0] if relabeled.goal_row is not None else _single_goal(relabeled, len(indices)),
+            actor_goal=reached[-1] if relabeled.actor_goal_row is not None else None,
+            is_chained=_optional(relabeled.is_chained),
+            mc_return=_optional(_mc_return(relabeled, gamma)),
+            is_pad=_optional(is_pad),
+            is_pad_history=_optional(is_pad_history),
         )
+
+    def _observations(self, rows: Sequence[Ints]) -> list[dict[str, Tensor]]:
+        """The observations of several sets of rows, each (n,) or (n, h)."""
+        # One gather for all of them: one allocation that the allocator re-uses, where several would be page-faulted anew.
+        every = np.concatenate([part.reshape(-1) for part in rows])
+        columns = {"state": _gather(self.state, every)} | {key: frames.gather(every) for key, frames in self.arrays.items()}
+        stops = np.cumsum([part.size for part in rows]).tolist()
+        return [
+            {key: column[stop - part.size : stop].view(*part.shape, *column.shape[1:]) for key, column in columns.items()}
+            for part, stop in zip(rows, stops, strict=True)
+        ]
 
 
 def _gather(column: Floats, rows: Ints) -> Tensor:
-    return torch.from_numpy(column).index_select(0, torch.from_numpy(rows))
+    found = shared(column).index_select(0, torch.from_numpy(rows.reshape(-1)))
+    return found.view(*rows.shape, column.shape[1])
 
 
-def _goal(states: Tensor, relabeled: Relabeled) -> dict[str, Tensor] | None:
-    if relabeled.goal_row is not None:
-        return {"state": states[2]}
-    if relabeled.goal_state is not None:
-        return {"state": torch.from_numpy(relabeled.goal_state).expand_as(states[0])}
-    return None
+def _optional(array: Array | None) -> Tensor | None:
+    return None if array is None else torch.from_numpy(array)
 
 
-def _return(steps_to_goal: Ints, discount: float) -> Floats:
-    """The discounted return of a reward of 1 at the goal: gamma^(steps - 1), and 0 where the goal was never reached."""
-    return np.where(steps_to_goal > 0, discount ** (steps_to_goal - 1.0), 0.0).astype(np.float32)
+def _single_goal(relabeled: Relabeled, n: int) -> dict[str, Tensor] | None:
+    if relabeled.goal_state is None:
+        return None
+    return {"state": torch.from_numpy(relabeled.goal_state).expand(n, -1)}
 
 
-def _decode(store: EpisodeStore, missing: Snapshot, on_progress: Progress) -> Iterator[tuple[int, Episode]]:
-    for done, row in enumerate(store.resolve(missing)):
+def _mc_return(relabeled: Relabeled, gamma: Discount) -> Floats | None:
+    """What the data collected; in hindsight gamma^(steps - 1), for a reward of 1 at the goal, or 0 where it was not reached."""
+    steps = relabeled.steps_to_goal
+    if steps is None:
+        return relabeled.mc_return
+    return np.where(steps > 0, gamma ** (steps - 1.0), 0.0).astype(np.float32)
+
+
+def _check_keys(store: EpisodeStore, arrays: Collection[str]) -> None:
+    observation = store.schema.observation
+    if not observation.state_dim:
+        raise FlywheelError(f"The observations of {store.path} hold no floating-point vector; log the robot's state too.")
+    others = observation.arrays.keys() - set(observation.state_keys)
+    unknown = sorted(set(arrays) - others)
+    if unknown:
+        raise FlywheelError(f"{store.path} has no observation array {unknown} beside the state; it has {sorted(others)}.")
+
+
+def _decode(store: EpisodeStore, missing: Sequence[IndexRow], on_progress: Progress) -> Iterator[tuple[int, Episode]]:
+    for done, row in enumerate(missing):
         on_progress(done, len(missing))
         try:
             yield row.crc, store.raw(row.episode_id)
@@ -110,13 +179,46 @@ def _decode(store: EpisodeStore, missing: Snapshot, on_progress: Progress) -> It
     on_progress(len(missing), len(missing))
 
 
-def _table(episodes: list[CachedEpisode]) -> EpisodeTable:
+@dataclass(frozen=True)
+class _Filled:
+    maps: dict[str, ArrayMaps]
+    starts: frozenset[int]
+    """The first rows of the episodes that are in all of them."""
+
+
+def _fill(
+    store: EpisodeStore,
+    cache: ColumnCache,
+    episodes: Sequence[CachedEpisode],
+    keys: Collection[str],
+    budget: int | None,
+    on_progress: Progress,
+) -> _Filled:
+    arrays = store.schema.observation.arrays
+    pictures = [key for key in keys if is_picture(arrays[key].shape, arrays[key].dtype)]
+
+    def load(wanted: Wanted) -> Loaded:
+        return dict(store.raw(wanted.episode.episode_id).observation)
+
+    with open_arrays(cache, store.schema, keys) as caches:
+        limit = default_budget(cache.folder) if budget is None else budget
+        wanted = list(plan(caches, episodes, pictures, limit))
+        if wanted:
+            fill(caches, wanted, load, on_progress)
+        starts = frozenset.intersection(*(frozenset(array.episodes) for array in caches.values()))
+        return _Filled({key: array.maps(cache.rows) for key, array in caches.items()}, starts)
+
+
+def _table(episodes: Sequence[tuple[IndexRow, CachedEpisode]]) -> EpisodeTable:
+    """The episodes as their labels have them: a trimmed one begins later, or ends earlier and then without a terminal state."""
+    begin = [0 if row.trim is None else row.trim.start for row, _ in episodes]
+    ends = [row.trim is None or row.trim.stop == cached.steps - 1 for row, cached in episodes]
     return EpisodeTable(
-        episode_id=tuple(episode.episode_id for episode in episodes),
-        start=np.array([episode.start for episode in episodes], np.int64),
-        transitions=np.array([episode.steps - 1 for episode in episodes], np.int64),
-        success=np.array([episode.success for episode in episodes], np.bool_),
-        terminal=np.array([episode.terminal for episode in episodes], np.bool_),
-        episode_return=np.array([episode.episode_return for episode in episodes], np.float64),
-        task=np.array([episode.task for episode in episodes], np.str_),
+        episode_id=tuple(row.episode_id for row, _ in episodes),
+        start=np.array([cached.start + skipped for (_, cached), skipped in zip(episodes, begin, strict=True)], np.int64),
+        transitions=np.array([row.length for row, _ in episodes], np.int64),
+        success=np.array([row.success for row, _ in episodes], np.bool_),
+        terminal=np.array([cached.terminal and whole for (_, cached), whole in zip(episodes, ends, strict=True)], np.bool_),
+        episode_return=np.array([row.episode_return for row, _ in episodes], np.float64),
+        task=np.array([row.task for row, _ in episodes], np.str_),
     )

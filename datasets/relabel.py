@@ -7,7 +7,7 @@ relabelled transition that reaches its goal is terminal; no other is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -42,6 +42,18 @@ class Relabeled:
     """(n,) the last steps of chained sub-trajectories, whose target is the value itself."""
     steps_to_goal: Ints | None = None
     """(n,) how many transitions the data took until it reached the goal, this one included; 0 where it never did."""
+    actor_goal_row: Ints | None = None
+    """(n,) the row of each goal that the actor is trained for, where it is not the critic's."""
+    steps: Ints | None = None
+    """(n,) how many transitions each sample spans until its next observation; 1 each if None (`returns.NStep`)."""
+    mc_return: Floats | None = None
+    """(n,) the discounted return that the data went on to collect (`returns.MonteCarlo`)."""
+
+    def __getitem__(self, which: slice) -> Relabeled:
+        """The meaning of some of them."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        per_sample = {name: value[which] for name, value in values.items() if value is not None and name != "goal_state"}
+        return replace(self, **per_sample)
 
 
 class Relabeler(Protocol):
@@ -76,7 +88,7 @@ class TaskGoal:
 class Hindsight:
     """Goals in hindsight, mixed as OGBench does (impls/utils/datasets.py, `GCDataset.sample_goals`), under our index convention.
 
-    The three shares must sum to 1. For goal-conditioned behaviour cloning and goal-conditioned IQL.
+    The four shares must sum to 1. For goal-conditioned behaviour cloning and goal-conditioned IQL.
     """
 
     p_current: float = 0.2
@@ -92,23 +104,52 @@ class Hindsight:
     negative_reward: bool = False
     """Rewards -1 until the goal and 0 there, instead of 0 and 1; which is better depends on the task (Zhang and Stadie,
     "Understanding Hindsight Goal Relabeling")."""
+    p_final: float = 0.0
+    """The share whose goal is the last observation of the episode."""
 
     def __post_init__(self) -> None:
-        shares = (self.p_current, self.p_future, self.p_random)
+        shares = (self.p_current, self.p_future, self.p_random, self.p_final)
         if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-            raise FlywheelError(f"The shares of current, future and random goals must be at least 0 and sum to 1, not {shares}.")
+            raise FlywheelError(
+                f"The shares of current, future, random and final goals must be at least 0 and sum to 1, not {shares}."
+            )
         _check_horizon(self.horizon, self.goal_discount)
 
     def __call__(self, table: EpisodeTable, indices: Indices, rng: np.random.Generator) -> Relabeled:
         """Goals of the three kinds; the reward follows from whether the transition reaches its goal."""
-        kind = rng.random(len(indices))
-        is_current, is_random = kind < self.p_current, kind >= self.p_current + self.p_future
-        ahead = _steps_ahead(table, indices, rng, self.horizon, self.goal_discount)
-        goal = indices.row + 1 + np.where(is_current, 0, ahead)
-        goal[is_random] = table.row(rng.integers(table.total, size=int(is_random.sum()))) + 1
+        goal = self.goals(table, indices, rng)
         reached = goal == indices.row + 1
         reward = reached.astype(np.float32) - np.float32(self.negative_reward)
         return Relabeled(discount=(~reached).astype(np.float32), reward=reward, goal_row=goal)
+
+    def goals(self, table: EpisodeTable, indices: Indices, rng: np.random.Generator) -> Ints:
+        """(n,) the row of a goal for each transition."""
+        kind = rng.random(len(indices))
+        within = self.p_current + self.p_future
+        is_current, is_random = kind < self.p_current, kind >= within + self.p_final
+        ahead = _steps_ahead(table, indices, rng, self.horizon, self.goal_discount)
+        goal: Ints = indices.row + 1 + np.where(is_current, 0, ahead)
+        if self.p_final:
+            is_final = (kind >= within) & ~is_random
+            goal[is_final] = table.final_row[indices.episode[is_final]]
+        goal[is_random] = table.row(rng.integers(table.total, size=int(is_random.sum()))) + 1
+        return goal
+
+
+@dataclass(frozen=True)
+class ActorGoals:
+    """Goals of one mixture for the critic and of another for the actor, drawn apart, as OGBench's GCDataset has them.
+
+    A critic learns most from goals that are near, far and out of reach; an actor from those that its data reaches.
+    """
+
+    critic: Hindsight
+    actor: Hindsight
+
+    def __call__(self, table: EpisodeTable, indices: Indices, rng: np.random.Generator) -> Relabeled:
+        """The critic's goals, rewards and ends, as without the actor's, which are drawn after them."""
+        meaning = self.critic(table, indices, rng)
+        return replace(meaning, actor_goal_row=self.actor.goals(table, indices, rng))
 
 
 @dataclass(frozen=True)

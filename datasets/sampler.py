@@ -26,6 +26,10 @@ class Indices:
         """The number of samples n."""
         return len(self.row)
 
+    def __getitem__(self, which: slice) -> Indices:
+        """Some of them."""
+        return Indices(self.row[which], self.episode[which], self.step[which])
+
 
 class Sampler(Protocol):
     """Draws transitions; a chunk of many batches is drawn at once and sliced by its consumer."""

@@ -15,20 +15,30 @@ class Batch:
     """B transitions. `discount` is gamma * (1 - terminal), so that no algorithm ever sees a `done`."""
 
     observation: dict[str, Tensor]
-    """Each (B, ...); ``state`` is the packed state vector (B, D)."""
+    """Each (B, ...); ``state`` is the packed state vector (B, D), a picture is uint8 (B, C, H, W), channels last in memory.
+    With a history of h observations each has a second axis, the oldest first: (B, h, ...)."""
     action: Tensor
-    """(B, A), in [-1, 1]."""
+    """(B, A), in [-1, 1]; (B, k, A) where k actions in a row are asked for."""
     reward: Tensor
     """(B,)"""
     discount: Tensor
     """(B,), gamma * (1 - terminal)."""
     next_observation: dict[str, Tensor]
     goal: dict[str, Tensor] | None = None
-    """An observation to reach, for goal-conditioned learning."""
+    """An observation to reach, for goal-conditioned learning; never a history."""
+    actor_goal: dict[str, Tensor] | None = None
+    """The observation that the actor is to reach, where that is another than the critic's `goal`."""
     is_chained: Tensor | None = None
     """(B,) bool: the last step of a chained sub-trajectory, whose target is the value itself (Actionable Models)."""
     mc_return: Tensor | None = None
     """(B,) the discounted return that the data itself went on to collect, where that is known; else 0."""
+    is_pad: Tensor | None = None
+    """(B, k) bool: actions beyond the end of the episode, which repeat its last one; with action chunks only."""
+    is_pad_history: Tensor | None = None
+    """(B, h) bool: observations before the beginning of the episode, which repeat its first one; with a history only."""
+    mask: dict[str, Tensor] | None = None
+    """What a sample's own source has, where several are mixed: ``state`` (B, D) and ``action`` (B, A) bool per element, a
+    picture's key (B,). What it has not is zero once it is normalised, and may be ignored or not."""
 
     def __len__(self) -> int:
         """The number of transitions B."""
