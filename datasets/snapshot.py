@@ -14,6 +14,8 @@ from flywheel.core.files import write_atomically
 from flywheel.core.lineage import json_hash
 from flywheel.datasets.index import IndexRow
 
+SNAPSHOT_FILE = "snapshot.json"
+"""What a run folder calls the snapshot that it learned from."""
 _FORMAT = 2
 _READ = (1, 2)
 """Format 1 has no labels."""

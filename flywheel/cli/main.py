@@ -22,7 +22,7 @@ COMMANDS = {
     "finetune": "Finetune a pretrained policy on one task's rewards",
     "eval": "Measure a policy's success on fixed seeds, with its interval; compare two in pairs",
     "deploy": "Run a policy on a robot behind the safety layer, recording its episodes",
-    "store": "Look into a store: info, ls, show, verify",
+    "store": "Look into a store and label it: info, ls, show, query, label, history, snapshot, diff, verify",
     "robot": "Check that a robot keeps its promises: robot check NAME",
     "bench": "Measure this machine's rates: sampling, updates, appends, environment steps",
 }

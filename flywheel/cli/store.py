@@ -1,4 +1,4 @@
-"""flywheel store: look into a store of episodes without changing it."""
+"""flywheel store: look into a store of episodes, ask it, and label what is in it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from rich.table import Table
 
 from flywheel.cli.console import console, progress
 from flywheel.cli.store_common import StorePath, by_id, episode_table, find_episode, make_table, size_text, time_text
+from flywheel.cli.store_label import history, label
+from flywheel.cli.store_query import query
+from flywheel.cli.store_snapshot import diff, snapshot
 from flywheel.core.episode import EpisodeMetadata
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import Array
@@ -109,7 +112,17 @@ def verify(path: StorePath) -> None:
     console.print(f"[bold green]Sound[/bold green]: {held}.")
 
 
-SUBCOMMANDS = {"info": info, "ls": ls, "show": show, "verify": verify}
+SUBCOMMANDS = {
+    "info": info,
+    "ls": ls,
+    "show": show,
+    "query": query,
+    "label": label,
+    "history": history,
+    "snapshot": snapshot,
+    "diff": diff,
+    "verify": verify,
+}
 
 
 def _arrays(observation: dict[str, Array], action: Array, reward: Array) -> Iterator[tuple[str, Array]]:

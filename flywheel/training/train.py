@@ -31,7 +31,7 @@ from flywheel.core.files import write_atomically
 from flywheel.core.lineage import code_version
 from flywheel.core.precision import choose_matmul_precision
 from flywheel.datasets.columns import Columns
-from flywheel.datasets.snapshot import Snapshot
+from flywheel.datasets.snapshot import SNAPSHOT_FILE, Snapshot
 from flywheel.datasets.stats import state_statistics
 from flywheel.datasets.store import EpisodeStore
 from flywheel.policy import POLICY_FILE, LearnedPolicy, PolicyHeader, build_algorithm, save_policy
@@ -43,7 +43,6 @@ from flywheel.training.module import AlgorithmModule
 from flywheel.training.recipe import DataConfig, Recipe, make_recipe
 
 _CONFIG = "config.yaml"
-_SNAPSHOT = "snapshot.json"
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def _run(config: TrainConfig, on_progress: Progress) -> None:
 def _pinned(config: TrainConfig, store: EpisodeStore, snapshot: Snapshot, columns: Columns) -> Snapshot:
     """What was really read; a run that goes on must read what it began with, or it would not be the same run."""
     read = snapshot.only(set(columns.table.episode_id))
-    path = config.output / _SNAPSHOT
+    path = config.output / SNAPSHOT_FILE
     if path.exists() and read != snapshot:
         lost = min(set(snapshot.entries) - set(read.entries)).episode_id
         raise FlywheelError(
@@ -218,8 +217,8 @@ def _claim(config: TrainConfig, snapshot: Snapshot) -> None:
     """Make the folder this run's, once everything fits: what was refused before leaves it free for another try."""
     if not (config.output / _CONFIG).exists():
         configs.save(config, config.output / _CONFIG)
-    if not (config.output / _SNAPSHOT).exists():
-        snapshot.save(config.output / _SNAPSHOT)
+    if not (config.output / SNAPSHOT_FILE).exists():
+        snapshot.save(config.output / SNAPSHOT_FILE)
     if not (config.output / "code.txt").exists():
         write_atomically(config.output / "code.txt", code_version().encode())
 
@@ -238,7 +237,7 @@ def _finished(config: TrainConfig) -> bool:
 
 
 def _snapshot(store: EpisodeStore, config: TrainConfig) -> Snapshot:
-    path = config.output / _SNAPSHOT
+    path = config.output / SNAPSHOT_FILE
     if path.exists():
         return Snapshot.load(path)
     data = config.data
