@@ -47,10 +47,6 @@ class Catalog:
         for name in self._journals.keys() - present:
             self._forget(self._journals.pop(name).rows)  # sealing has replaced them by now; what is left is gone from the disk
 
-    def note(self, row: IndexRow, inode: int, end: int) -> None:
-        """Take in a record that this process has just written to its own journal, which then ends at `end`."""
-        self._take_unsealed(self._journals.setdefault(row.shard, _Journal(inode)), row, end)
-
     def save_index(self) -> None:
         """Add every sealed shard to the index on disk."""
         self._index.save(self._sealed)
@@ -74,17 +70,13 @@ class Catalog:
         if status.st_size <= journal.end:
             return
         with path.open("rb") as file:
-            damage: Damage | None = None
             for item in scan(file.fileno(), journal.end):
-                if isinstance(item, Damage):
-                    damage = item
-                    continue
-                if damage is not None:
-                    # Damage at the end is an episode being written; damage in the middle is real.
-                    _warn(path, damage.reason)
-                row = _row(item, name, path)
-                if row is not None:
-                    self._take_unsealed(journal, row, item.end)
+                if isinstance(item, Record):
+                    row = _row(item, name, path)
+                    if row is not None:
+                        self._take_unsealed(journal, row, item.end)
+                elif not item.torn:  # what is torn at the end is an episode being written
+                    _warn(path, item.reason)
 
     def _take_unsealed(self, journal: _Journal, row: IndexRow, end: int) -> None:
         journal.end = end
@@ -97,26 +89,41 @@ class Catalog:
                 del self.rows[row.episode_id]
 
     def _read_shards(self) -> None:
+        while not self._take_shards():
+            pass  # a compaction has replaced the list and removed the shards that it named
+
+    def _take_shards(self) -> bool:
+        """Take in the list of shards; False if it was replaced meanwhile and shards that it named are gone."""
         status = self._layout.info.stat() if self._layout.info.exists() else None
         if status is not None and self._info is not None and _unchanged(status, self._info):
-            return
+            return True
         shards = self._layout.read_shards()
-        if shards.lengths[: len(self.shards.lengths)] != self.shards.lengths:  # restored from a copy, perhaps
+        is_longer = shards.lengths[: len(self.shards.lengths)] == self.shards.lengths
+        if shards.generation != self.shards.generation or not is_longer:  # compacted, or restored from a copy
             self._forget([row for _, rows in self._sealed.values() for row in rows])
             self._sealed = {}
         new = {}
         for number, records in enumerate(shards.lengths):
             name = shards.file_name(number)
             if name not in self._sealed:
-                fingerprint = Fingerprint.of(self._layout.path / name, records)
+                fingerprint = self._fingerprint(name, records)
+                if fingerprint is None and status is not None and not _unchanged(self._layout.info.stat(), status):
+                    return False
                 if fingerprint is None:
                     _warn(self._layout.path / name, "The shard is listed but missing.")
                 else:
                     new[name] = fingerprint
         indexed = self._index.load(new)
-        for name, fingerprint in new.items():
-            self._take_sealed(name, fingerprint, indexed.get(name))
+        try:
+            for name, fingerprint in new.items():
+                self._take_sealed(name, fingerprint, indexed.get(name))
+        except FileNotFoundError:
+            return False
         self.shards, self._info = shards, status
+        return True
+
+    def _fingerprint(self, name: str, records: int) -> Fingerprint | None:
+        return Fingerprint.of(self._layout.path / name, records)
 
     def _take_sealed(self, name: str, fingerprint: Fingerprint, rows: list[IndexRow] | None) -> None:
         if rows is None:
@@ -129,6 +136,8 @@ class Catalog:
 
     def _from_journal(self, name: str, fingerprint: Fingerprint) -> list[IndexRow] | None:
         """The rows of a shard that was read as a journal already."""
+        if not self._journals:
+            return None
         status = (self._layout.path / name).stat()
         for journal in self._journals.values():
             if journal.inode == status.st_ino and journal.end == status.st_size and len(journal.rows) == fingerprint.records:

@@ -6,21 +6,24 @@ journal between its creation and its lock, and two processes never recover the s
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import secrets
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from flywheel.core.errors import FlywheelError
-from flywheel.core.files import fsync_folder, write_atomically
-from flywheel.datasets.layout import Layout, Shards
+from flywheel.core.files import fsync_folder, write_fully
+from flywheel.datasets.filesystem import boot_id, locks_tell_the_dead, refusing
+from flywheel.datasets.layout import MANY_SHARDS, Layout, Shards
 from flywheel.datasets.tfrecord import Damage, DamageWarning, Record, frame, scan
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ADVISE_EVERY = 1_000
+
+
+class StoreWarning(UserWarning):
+    """Something that a person should see to before it becomes a problem."""
 
 
 class Journal:
@@ -35,12 +38,20 @@ class Journal:
 
     @classmethod
     def create(cls, folder: Path) -> Journal:
-        """A new journal, durable by name; raises `FlywheelError` on a full disk."""
-        path = folder / f"{os.getpid()}-{secrets.token_hex(8)}.tfrecord"
-        with _refusing(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fsync_folder(folder)
+        """A new journal, durable by name; raises `FlywheelError` if the disk refuses.
+
+        Its name tells the boot of the host that writes it, for file systems whose locks do not reach other hosts.
+        """
+        path = folder / f"{boot_id()}-{os.getpid()}-{secrets.token_hex(8)}.tfrecord"
+        with refusing(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fsync_folder(folder)
+            except OSError:
+                os.close(descriptor)
+                path.unlink()
+                raise
         return cls(path, descriptor)
 
     def write(self, framed: bytes) -> int:
@@ -49,7 +60,7 @@ class Journal:
         Raises `FlywheelError` if the disk is full; the file then ends where it did before.
         """
         offset = self.size
-        with _refusing(self.path), self._undone(offset):
+        with refusing(self.path), self._undone(offset):
             view = memoryview(framed)
             while view:
                 view = view[os.pwrite(self.descriptor, view, offset + len(framed) - len(view)) :]
@@ -59,7 +70,7 @@ class Journal:
 
     def sync(self, offset: int) -> None:
         """Make the last record, written at `offset`, durable; raises `FlywheelError`, without the record, if the disk refuses."""
-        with _refusing(self.path), self._undone(offset):
+        with refusing(self.path), self._undone(offset):
             os.fdatasync(self.descriptor)
 
     @contextmanager
@@ -78,89 +89,138 @@ class Journal:
         os.close(self.descriptor)
 
 
-def publish(layout: Layout, journal: Path, records: int, size: int) -> None:
-    """Make a durable journal of whole records a shard, once. Call it under the store's lock.
+def publish(layout: Layout, journal: Path, records: int, size: int) -> str:
+    """Make a durable journal of whole records a shard, once, and return the shard's name. Call it under the store's lock.
 
     The order is what makes it safe: the shard's name is durable before the list that names it, and the journal's name goes
     last. A kill in between leaves a shard that nobody lists, which the next call replaces, or a journal that is listed already.
+    Warns with a `StoreWarning` when there are many shards (`flywheel store compact` makes them few).
     """
-    with _refusing(layout.info):
+    with refusing(layout.info):
         shards = layout.read_shards()
-        if not _is_listed(layout, shards, journal):
+        name = _listed_name(layout, shards, journal)
+        if name is None:
             os.truncate(journal, size)  # where the disk refused a record, and then to cut it off, too
-            shard = layout.path / shards.file_name(len(shards.lengths))
-            following = shards.add(records, size)
+            name = shards.file_name(len(shards.lengths))
+            shard, following = layout.path / name, shards.add(records, size)
             shard.unlink(missing_ok=True)
             os.link(journal, shard)
-            fsync_folder(layout.path)
+            fsync_folder(shard.parent)
             layout.write_shards(following)
+            _advise(layout, len(following.lengths))
         journal.unlink()
+    return name
+
+
+def _advise(layout: Layout, count: int) -> None:
+    if count >= MANY_SHARDS and count % _ADVISE_EVERY == 0:
+        warnings.warn(
+            f"{layout.path} has {count:,} shards, which makes it slow to open; 'flywheel store compact' merges them while "
+            "others write and read.",
+            StoreWarning,
+            stacklevel=4,
+        )
 
 
 def recover(layout: Layout) -> None:
     """Seal the journals of dead writers, each after cutting a torn tail, which nobody was told is stored.
 
-    Call it under the store's lock. Raises `FlywheelError` on a full disk; nothing is lost then.
+    A journal whose lock is free has a dead writer, where locks reach every writer: on a local file system. On one that is not
+    known to be local, a journal of another host, or of this one before it was started again, may still be written to. It is
+    left alone then, with a `StoreWarning`: its episodes are read all the same, and `flywheel store repair` seals them once a
+    person knows that nobody writes. Call it under the store's lock. Raises `FlywheelError` on a full disk; nothing is lost then.
     """
     for path in sorted(layout.journals.glob("*.tfrecord")):
-        descriptor = os.open(path, os.O_RDWR)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with _refusing(path):
-                _recover(layout, path, descriptor)
-        except BlockingIOError:
-            pass  # its writer lives
-        finally:
-            os.close(descriptor)
+        if _dead(path):
+            recover_journal(layout, path)
+
+
+def _dead(path: Path) -> bool:
+    own = path.name.startswith(f"{boot_id()}-")
+    if own or locks_tell_the_dead(path.parent):
+        return True  # if its lock is free, too
+    warnings.warn(
+        f"{path} was begun on another host, or before this one was started again; once nobody writes to it, seal it with "
+        "'flywheel store repair'.",
+        StoreWarning,
+        stacklevel=3,
+    )
+    return False
+
+
+def recover_journal(layout: Layout, path: Path) -> None:
+    """Seal one journal, unless its writer holds its lock."""
+    with refusing(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with refusing(path):
+            _recover(layout, path, descriptor)
+    except BlockingIOError:
+        pass  # its writer lives
+    finally:
+        os.close(descriptor)
 
 
 def _recover(layout: Layout, path: Path, descriptor: int) -> None:
-    items = list(scan(descriptor))
-    if items and isinstance(items[-1], Damage):
-        os.ftruncate(descriptor, items.pop().offset)
-    records = [item for item in items if isinstance(item, Record)]
-    if len(records) < len(items):
-        _set_aside(layout, path, records)
+    """Payloads are not kept: a journal may be larger than the memory."""
+    whole = end = 0
+    damages: list[Damage] = []
+    for item in scan(descriptor):
+        if isinstance(item, Damage):
+            damages.append(item)
+        else:
+            whole, end = whole + 1, item.end
+    if damages and damages[-1].torn:
+        os.ftruncate(descriptor, damages.pop().offset)
+    if damages:
+        end = _set_aside(layout, path, descriptor)
     os.fsync(descriptor)
-    if records:
-        publish(layout, path, len(records), sum(record.end - record.offset for record in records))
+    if whole:
+        publish(layout, path, whole, end)
     else:
         path.unlink()
 
 
-def _set_aside(layout: Layout, path: Path, records: list[Record]) -> None:
-    """Put a journal's whole records in its place; the damaged file is kept for a person to look at."""
+def _set_aside(layout: Layout, path: Path, descriptor: int) -> int:
+    """Put a journal's whole records in its place, and return their size; the damaged file is kept for a person to look at."""
     kept = layout.damaged / path.name
-    warnings.warn(
-        f"{path} was damaged in the middle; its whole records are sealed and it is kept as {kept}.", DamageWarning, stacklevel=2
-    )
+    warnings.warn(f"{path} was damaged; its whole records are sealed and it is kept as {kept}.", DamageWarning, stacklevel=2)
+    keep(path, kept)
+    write_records(path, (item.payload for item in scan(descriptor) if isinstance(item, Record)))
+    fsync_folder(path.parent)
+    return path.stat().st_size
+
+
+def keep(path: Path, kept: Path) -> None:
+    """Give a file a second, durable name in the folder of damaged ones."""
     kept.parent.mkdir(exist_ok=True)
     with suppress(FileExistsError):
         os.link(path, kept)
-    write_atomically(path, b"".join(frame(record.payload) for record in records))
+    for folder in (kept.parent, kept.parent.parent):
+        fsync_folder(folder)
 
 
-def _is_listed(layout: Layout, shards: Shards, journal: Path) -> bool:
-    """Whether a journal is a shard already: the same file under a listed name."""
+def write_records(path: Path, payloads: Iterable[bytes]) -> None:
+    """Write a file of records, whole or not at all; its name is durable once its folder is synced, too."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+    try:
+        for payload in payloads:
+            write_fully(descriptor, frame(payload))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.replace(path)
+
+
+def _listed_name(layout: Layout, shards: Shards, journal: Path) -> str | None:
+    """The shard that a journal is already, the same file under a listed name; None if it is none."""
     own = journal.stat()
     if own.st_nlink < 2:
-        return False
-    names = (layout.path / shards.file_name(number) for number in reversed(range(len(shards.lengths))))
-    return any(os.path.samestat(own, name.stat()) for name in names if name.exists())
-
-
-@contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    """Tell what the disk refused as a `FlywheelError`."""
-    try:
-        yield
-    except BlockingIOError:
-        raise
-    except OSError as error:
-        if error.errno in _FULL:
-            raise FlywheelError(
-                f"The disk is full: {path} cannot grow. Every acknowledged episode is safe; free some space and run it again."
-            ) from None
-        raise FlywheelError(
-            f"Writing {path} failed ({error.strerror}). Every acknowledged episode is safe; check the disk."
-        ) from None
+        return None
+    for name in reversed(shards.names):
+        with suppress(FileNotFoundError):
+            if os.path.samestat(own, (layout.path / name).stat()):
+                return name
+    return None

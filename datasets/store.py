@@ -10,7 +10,6 @@ Layout and locks are in `layout`, the protocol in `journal`, what TFDS sees in `
 
 from __future__ import annotations
 
-import re
 import time
 import warnings
 from collections import Counter
@@ -27,16 +26,14 @@ from flywheel.datasets.codec import decode_episode
 from flywheel.datasets.index import IndexRow, Trim
 from flywheel.datasets.label_log import LabelLog, undone
 from flywheel.datasets.labels import Label
-from flywheel.datasets.layout import VERSION, Layout
+from flywheel.datasets.layout import NAME, VERSION, Layout
 from flywheel.datasets.lineage import LineageRecords
 from flywheel.datasets.overlay import Overlay, revise
 from flywheel.datasets.query import Parameter, select
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.tfrecord import DamagedError, DamageWarning, read_record
-from flywheel.datasets.writer import EpisodeWriter
-
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+from flywheel.datasets.writer import EpisodeWriter, Sealing
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ class EpisodeStore:
 
         Raises `FlywheelError` for a bad name, for another schema and for a folder that holds something else.
         """
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise FlywheelError(
                 f"'{name}' cannot name a store; use a small letter and then small letters, digits and '_', 64 at most."
             )
@@ -116,14 +113,16 @@ class EpisodeStore:
     @classmethod
     def _open(cls, path: Path) -> EpisodeStore:
         layout = Layout(path)
+        layout.check_contained()
         return cls(path, layout.read_schema(), layout.read_shards().name)
 
-    def writer(self, seal_episodes: int = 64) -> EpisodeWriter:
-        """A writer; after so many episodes, and when it is closed, its journal becomes a shard, which TFDS sees.
+    def writer(self, seal_episodes: int = 64, *, seal_bytes: int = 128 << 20, seal_seconds: float = 600.0) -> EpisodeWriter:
+        """A writer; after so many episodes or bytes, or so long, and when it is closed, its journal becomes a shard.
 
-        Raises `FlywheelError` if the disk is too full to recover what a dead writer left.
+        TFDS sees an episode from then on; this class, at once. Raises `FlywheelError` where nobody may or should write (full,
+        read-only, forbidden, or on a network file system).
         """
-        return EpisodeWriter(self._layout, self.schema, seal_episodes)
+        return EpisodeWriter(self._layout, self.schema, Sealing(seal_episodes, seal_bytes, seal_seconds))
 
     def rows(self, *, deleted: bool = False) -> list[IndexRow]:
         """One row per acknowledged episode as it is labelled, in the order of the shards, unsealed ones last.

@@ -28,6 +28,10 @@ class DamagedError(FlywheelError):
     """Bytes on disk are not what was written there."""
 
 
+class TornError(DamagedError):
+    """A record is shorter than it says, as a kill in its writing leaves it."""
+
+
 class DamageWarning(UserWarning):
     """Something is damaged and was left out; the message names its file and offset."""
 
@@ -54,6 +58,8 @@ class Damage:
     offset: int
     end: int
     reason: str
+    torn: bool = False
+    """Whether it may be the beginning of a record that was never written to its end."""
 
 
 def masked_crc(data: bytes) -> int:
@@ -73,10 +79,13 @@ def read_record(descriptor: int, offset: int, stop: int | None = None) -> Record
     stop = os.fstat(descriptor).st_size if stop is None else stop
     length = _record_length(descriptor, offset, stop)
     body = _read(descriptor, offset + _HEADER, length + _CRC.size)
-    payload, (crc,) = body[:length], _CRC.unpack(body[length:])
-    if masked_crc(payload) != crc:
-        raise DamagedError(f"The record at byte {offset} does not agree with its CRC.")
-    return Record(offset, payload, crc)
+    return _checked(offset, body[:length], body[length:])
+
+
+def parse_record(data: bytes, offset: int) -> Record:
+    """The record that some bytes begin with, which lie at an offset of their file; raises `DamagedError` if it is not whole."""
+    length = _sound_length(data[:_HEADER], offset, len(data))
+    return _checked(offset, data[_HEADER : _HEADER + length], data[_HEADER + length : OVERHEAD + length])
 
 
 def scan(descriptor: int, start: int = 0, stop: int | None = None) -> Iterator[Record | Damage]:
@@ -90,7 +99,7 @@ def scan(descriptor: int, start: int = 0, stop: int | None = None) -> Iterator[R
             record = read_record(descriptor, start, stop)
         except DamagedError as error:
             following = _after_damage(descriptor, start, stop)
-            yield Damage(start, following, str(error))
+            yield Damage(start, following, str(error), torn=isinstance(error, TornError) and following == stop)
             start = following
         else:
             yield record
@@ -98,15 +107,26 @@ def scan(descriptor: int, start: int = 0, stop: int | None = None) -> Iterator[R
 
 
 def _record_length(descriptor: int, offset: int, stop: int) -> int:
-    if stop - offset < OVERHEAD:
-        raise DamagedError(f"The record at byte {offset} is cut off.")
-    header = _read(descriptor, offset, _HEADER)
+    return _sound_length(_read(descriptor, offset, min(_HEADER, stop - offset)), offset, stop - offset)
+
+
+def _sound_length(header: bytes, offset: int, room: int) -> int:
+    """The payload's length as a record's header has it, where so many bytes have room for the record."""
+    if room < OVERHEAD:
+        raise TornError(f"The record at byte {offset} is cut off.")
     length, crc = int(_LENGTH.unpack_from(header)[0]), _CRC.unpack_from(header, _LENGTH.size)[0]
     if masked_crc(header[: _LENGTH.size]) != crc:
         raise DamagedError(f"The record at byte {offset} has a length that does not agree with its CRC.")
-    if length > stop - offset - OVERHEAD:
-        raise DamagedError(f"The record at byte {offset} is cut off.")
+    if length > room - OVERHEAD:
+        raise TornError(f"The record at byte {offset} is cut off.")
     return length
+
+
+def _checked(offset: int, payload: bytes, crc: bytes) -> Record:
+    (stored,) = _CRC.unpack(crc)
+    if masked_crc(payload) != stored:
+        raise DamagedError(f"The record at byte {offset} does not agree with its CRC.")
+    return Record(offset, payload, stored)
 
 
 def _after_damage(descriptor: int, offset: int, stop: int) -> int:

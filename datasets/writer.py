@@ -3,37 +3,77 @@
 from __future__ import annotations
 
 import os
+import time
+import warnings
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
 from flywheel.core.episode import Episode
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.catalog import Catalog
+from flywheel.datasets.claims import Claims
 from flywheel.datasets.codec import encode_episode
-from flywheel.datasets.index import IndexRow
-from flywheel.datasets.journal import Journal, publish, recover
+from flywheel.datasets.filesystem import check_writable, refusing
+from flywheel.datasets.index import EpisodeIndex, Fingerprint, IndexRow
+from flywheel.datasets.journal import Journal, StoreWarning, publish, recover
 from flywheel.datasets.layout import Layout
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.tfrecord import frame, masked_crc
+
+
+@dataclass(frozen=True, slots=True)
+class Sealing:
+    """When a journal becomes a shard, which TFDS sees: as soon as one of these is reached, and when the writer is closed.
+
+    Raises `FlywheelError` for a number that is not above zero.
+    """
+
+    episodes: int = 64
+    bytes: int = 128 << 20
+    """About what TFDS advises for a shard; an episode that is larger is a shard of its own."""
+    seconds: float = 600.0
+    """Since the journal's first episode, by a clock that never goes backwards."""
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "bytes", "seconds"):
+            if not getattr(self, name) > 0:
+                raise FlywheelError(f"seal_{name} is {getattr(self, name)}; it must be above zero.")
+
+
+@dataclass(slots=True)
+class _Open:
+    """A journal that is being written, and what the index will say of it."""
+
+    journal: Journal
+    since: float = field(default_factory=time.monotonic)
+    rows: list[IndexRow] = field(default_factory=list)
 
 
 class EpisodeWriter:
     """One writer of a store, for one thread of one process; any number of them may append to a store at once.
 
     Opening one seals what writers that died have left. Use it as a context manager: leaving it seals.
+
+    No thread seals behind your back. An age that passes while nothing is appended is noticed by the next `append`, by
+    `seal_if_due`, which a loop that waits for its next episode may call as often as it likes, and by `close`; where the writer
+    died before that, by whoever opens a writer next. Until then only plain TFDS has to wait: `EpisodeStore` reads unsealed
+    episodes, too.
     """
 
-    def __init__(self, layout: Layout, schema: Schema, seal_episodes: int) -> None:
-        if seal_episodes < 1:
-            raise FlywheelError(f"seal_episodes is {seal_episodes}; a shard needs at least one episode.")
-        self._layout, self._schema, self._seal_episodes = layout, schema, seal_episodes
+    def __init__(self, layout: Layout, schema: Schema, sealing: Sealing) -> None:
+        check_writable(layout.path)
+        self._layout, self._schema, self._sealing = layout, schema, sealing
         self._catalog = Catalog(layout)
-        self._journal: Journal | None = None
+        self._claims = Claims(layout.claims, self._catalog.refresh)
+        self._current: _Open | None = None
+        self._full: list[_Open] = []
         self._process = os.getpid()
         with layout.locked():
             recover(layout)
-        self._catalog.refresh()
+        with self._claims.held():
+            pass  # reads the store
         self._catalog.save_index()
 
     def __enter__(self) -> Self:
@@ -47,55 +87,92 @@ class EpisodeWriter:
     def append(self, episode: Episode) -> str:
         """Store an episode durably and return its id; an id that is stored already, by whichever process, is not stored again.
 
-        Raises `SpecError` if the episode does not fit the store's schema, and `FlywheelError` on a full disk. After an
-        error the store is as it was, and the same episode may be appended again.
+        Raises `SpecError` if the episode does not fit the store's schema, and `FlywheelError` if the disk refuses. After an
+        error the store is as it was, and the same episode may be appended again. A disk that is too full for sealing alone
+        costs a `StoreWarning`: the episode is stored, and sealing is tried again.
         """
         if os.getpid() != self._process:
             raise FlywheelError("An episode writer does not survive a fork; open one in each process.")
         episode = episode.validate(self._schema.observation, self._schema.action)
         payload = encode_episode(episode, self._schema)
-        journal = self._open_journal()
-        with self._layout.appending():
-            self._catalog.refresh()
-            known = self._catalog.rows.get(episode.metadata.episode_id)
-            offset = journal.write(frame(payload)) if known is None else -1
+        framed = frame(payload)
+        current = self._open_journal()
+        with self._claims.held():
+            known = self._find(episode.metadata.episode_id)
+            offset = current.journal.write(framed) if known is None else -1
         # The lock is free by now: writers wait for each other's checks, not for each other's disk.
         if known is not None:
             self._make_durable(known)
             return known.episode_id
-        journal.sync(offset)
-        self._catalog.note(_row(episode, payload, journal, offset), journal.inode, journal.size)
-        if journal.records >= self._seal_episodes:
-            self.seal()
+        current.journal.sync(offset)
+        current.rows.append(_row(episode, payload, current.journal, offset))
+        self.seal_if_due()
         return episode.metadata.episode_id
+
+    def seal_if_due(self) -> None:
+        """Seal if there are enough episodes or bytes, or the first is old enough; warns where the disk refuses to."""
+        current = self._current
+        if current is not None and current.rows and self._is_due(current):
+            try:
+                self.seal()
+            except FlywheelError as error:
+                warnings.warn(f"{error} The episodes are not sealed yet.", StoreWarning, stacklevel=3)
 
     def seal(self) -> None:
         """Make the journal a shard, so that TFDS sees its episodes, too; without any it does nothing.
 
-        Raises `FlywheelError` on a full disk; the episodes stay safe in the journal.
+        Raises `FlywheelError` if the disk refuses; the episodes stay safe in the journal, and the next call tries again.
         """
-        journal = self._journal
-        if journal is None:
-            return
-        with self._layout.locked():
-            if journal.records:
-                publish(self._layout, journal.path, journal.records, journal.size)
-            else:
-                journal.path.unlink()
-        journal.close()
-        self._journal = None
-        self._catalog.refresh()
-        self._catalog.save_index()
+        # What is not known to be unlisted is never appended to again: a listed shard must not grow.
+        if self._current is not None:
+            self._full.append(self._current)
+            self._current = None
+        sealed = {}
+        while self._full:
+            name = self._publish(self._full[0])
+            rows = self._full.pop(0).rows
+            fingerprint = Fingerprint.of(self._layout.path / name, len(rows)) if name else None
+            if fingerprint is not None:
+                sealed[name] = (fingerprint, [replace(row, shard=name) for row in rows])
+        if sealed:
+            EpisodeIndex(self._layout.index).save(sealed)
 
     def close(self) -> None:
         """Seal; the writer may be used again afterwards."""
         self.seal()
+        self._claims.close()
 
-    def _open_journal(self) -> Journal:
-        if self._journal is None:
+    def _is_due(self, current: _Open) -> bool:
+        return (
+            current.journal.records >= self._sealing.episodes
+            or current.journal.size >= self._sealing.bytes
+            or time.monotonic() - current.since >= self._sealing.seconds
+        )
+
+    def _find(self, episode_id: str) -> IndexRow | None:
+        """The row of an episode that is stored already. Call it with the claims held; afterwards the id is claimed."""
+        if self._claims.claim(episode_id) and episode_id not in self._catalog.rows:
+            return None
+        self._catalog.refresh()  # the claim may be of a writer that failed, and the row of an episode that was purged
+        return self._catalog.rows.get(episode_id)
+
+    def _publish(self, full: _Open) -> str:
+        """Seal one journal; returns the shard's name, or an empty one if there was nothing to seal."""
+        name = ""
+        with self._layout.locked():
+            if full.journal.records:
+                name = publish(self._layout, full.journal.path, full.journal.records, full.journal.size)
+            else:
+                with refusing(full.journal.path):
+                    full.journal.path.unlink()
+        full.journal.close()
+        return name
+
+    def _open_journal(self) -> _Open:
+        if self._current is None:
             with self._layout.locked():
-                self._journal = Journal.create(self._layout.journals)
-        return self._journal
+                self._current = _Open(Journal.create(self._layout.journals))
+        return self._current
 
     def _make_durable(self, row: IndexRow) -> None:
         """An episode that another writer has written may not be on the disk yet, and this one is about to promise that it is."""

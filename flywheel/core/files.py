@@ -13,12 +13,22 @@ def write_atomically(path: Path, data: bytes) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    # A link in its place is not followed: in a hostile folder it would lead anywhere (reliability.md X5).
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+    try:
+        write_fully(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
     temporary.replace(path)
     fsync_folder(path.parent)
+
+
+def write_fully(descriptor: int, data: bytes) -> None:
+    """Write all of the data, however much the system takes at a time."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def fsync_folder(folder: Path) -> None:

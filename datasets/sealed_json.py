@@ -1,0 +1,40 @@
+"""JSON files that end in the CRC of what stands before it, so that no flipped bit goes unnoticed (reliability.md S5).
+
+TFRecord's CRCs cover the records; these cover the lists and the schema. The checksum is in the file itself, as two files
+cannot be replaced at once.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import google_crc32c
+
+PLAIN = b',\n "crc32c": "%08x"\n}\n'
+TFDS = b',\n "releaseNotes": {"crc32c": "%08x"}\n}\n'
+"""For dataset_info.json, where TFDS refuses a field that it does not know; release notes it takes, and shows to nobody."""
+
+
+def seal_json(value: dict[str, Any], ending: bytes = PLAIN) -> bytes:
+    """A file's content: the value and, as its last field, the CRC32C of all bytes before that."""
+    body = json.dumps(value, indent=1).encode().removesuffix(b"\n}")
+    return body + ending % int(google_crc32c.value(body))
+
+
+def open_json(data: bytes, ending: bytes = PLAIN) -> dict[str, Any]:
+    """The value that `seal_json` was given; raises `ValueError` for anything else.
+
+    A file without a checksum, as Flywheel 0.1 wrote them, is read too: a flip in the checksum's own name leaves a field of
+    another name, which the caller's check of the fields has to refuse.
+    """
+    value = json.loads(data)
+    if not isinstance(value, dict):
+        raise ValueError("no object")
+    (field,) = json.loads(b"{" + ending[1:] % 0)
+    if field in value:
+        body = data[: -len(ending % 0)]
+        if data != body + ending % google_crc32c.value(body):
+            raise ValueError("it does not agree with its checksum")
+        del value[field]
+    return value
