@@ -1,0 +1,1 @@
+"""Writing the episodes of a snapshot in the forms that other programs read: one file per format."""
