@@ -62,7 +62,7 @@ class ImportResult:
     store: EpisodeStore
     stored: int
     skipped: int
-    """Episodes that the store had already."""
+    """Episodes that the store had already, the same one twice in the source included."""
     empty: int
     """Episodes without a transition, which are left out."""
     steps: int
@@ -96,6 +96,7 @@ def import_episodes(
                 empty += 1
             else:
                 writer.append(episode)
+                present[episode_id] = episode.metadata.source
                 stored, steps = stored + 1, steps + episode.transitions
             on_progress(index + 1, len(source))
     return ImportResult(store, stored, skipped, empty, steps)

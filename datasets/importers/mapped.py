@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from flywheel.core.episode import Episode, EpisodeMetadata
-from flywheel.core.errors import FlywheelError
+from flywheel.core.errors import FlywheelError, SpecError
 from flywheel.core.specs import ActionSpec, Array, ArraySpec, ObservationSpec
 from flywheel.datasets.importers.base import imported_id
 from flywheel.datasets.importers.casts import column, mapped, plain, storable
@@ -40,15 +42,14 @@ class MappedSource:
         return self._schema
 
     def episode_id(self, index: int) -> str:
-        """A hash of format, content and index."""
-        return imported_id(self.kind, self._reader.content, index)
+        """A hash of format, content and place therein."""
+        return imported_id(self.kind, *self._reader.identity(index))
 
     def provenance(self) -> dict[str, Any]:
-        """Format, name, content hash, mapping and importer version."""
+        """Format, name, mapping and importer version."""
         return {
             "format": self.kind,
             "name": self._reader.path.name,
-            "content": self._reader.content,
             "mapping": self.fields.hash,
             "importer": _VERSION,
             **self._reader.provenance(),
@@ -59,10 +60,9 @@ class MappedSource:
         trajectory = self._read(index)
         if trajectory is None:
             return None
-        try:
-            return self._assemble(trajectory, index).validate(self._schema.observation, self._schema.action)
-        except FlywheelError as error:
-            raise self._named(index, error) from None
+        schema = self._schema
+        with self._naming(index):
+            return self._assemble(trajectory, index).validate(schema.observation, schema.action)
 
     @cached_property
     def _schema(self) -> Schema:
@@ -72,15 +72,16 @@ class MappedSource:
                 break
         else:
             raise FlywheelError(f"{self._reader.path} holds no episode with a transition; there is nothing to import.")
-        try:
+        with self._naming(index):
             observation, _ = self._observation(trajectory)
-            arrays = {
-                key: ArraySpec(value.shape[1:], value.dtype.name, self.fields.observation[key].unit)
-                for key, value in observation.items()
-            }
+        arrays = {
+            key: ArraySpec(value.shape[1:], value.dtype.name, self.fields.observation[key].unit)
+            for key, value in observation.items()
+        }
+        try:
             return Schema(ObservationSpec(arrays), self._action_spec())
-        except FlywheelError as error:
-            raise self._named(index, error) from None
+        except SpecError as error:
+            raise FlywheelError(f"{self._reader.path}: {error}") from None
 
     def _action_spec(self) -> ActionSpec:
         field = self.fields.action
@@ -90,17 +91,22 @@ class MappedSource:
 
     def _bounds(self) -> tuple[Array, Array]:
         """[-1, 1] where all actions lie within; otherwise the lowest and highest of the data, a constant one widened by 1."""
-        found = [self._action(item) for item in self._reader.actions(self.fields)]
-        found = [item for item in found if len(item)]
-        low = np.min([item.min(axis=0) for item in found], axis=0)
-        high = np.max([item.max(axis=0) for item in found], axis=0)
+        lows, highs = [], []
+        for index, arrays in self._reader.actions(self.fields):
+            with self._naming(index):
+                if all(map(len, arrays.values())):
+                    action = self._action(arrays)
+                    lows.append(action.min(axis=0))
+                    highs.append(action.max(axis=0))
+        low, high = np.min(lows, axis=0), np.max(highs, axis=0)
         if (low >= -1).all() and (high <= 1).all():
             return -np.ones_like(low), np.ones_like(high)
         constant = low == high
         return low - constant, high + constant
 
     def _read(self, index: int) -> Trajectory | None:
-        trajectory = self._reader.read(index, self.fields)
+        with self._naming(index):
+            trajectory = self._reader.read(index, self.fields)
         return trajectory if trajectory is not None and trajectory.transitions else None
 
     def _assemble(self, trajectory: Trajectory, index: int) -> Episode:
@@ -112,7 +118,8 @@ class MappedSource:
             if len(rows) != expected:
                 raise FlywheelError(f"'{name}' has {len(rows)} rows where {expected} belong to {count} actions.")
         notes = {**trajectory.notes, "rounded": rounded} if rounded else dict(trajectory.notes)
-        source = {**self.provenance(), "index": index, "episode": self._reader.label(index), **notes}
+        content, _ = self._reader.identity(index)
+        source = {**self.provenance(), "content": content, "index": index, "episode": self._reader.label(index), **notes}
         metadata = EpisodeMetadata.from_json(
             {
                 **trajectory.metadata,
@@ -137,12 +144,13 @@ class MappedSource:
         """(T, A) float32."""
         field = self.fields.action
         parts = [np.asarray(arrays[name]) for name in field.sources]
-        parts = [part.reshape(len(part), -1) if part.size else np.zeros((len(part), 0)) for part in parts]
+        parts = [part.reshape(len(part), math.prod(part.shape[1:])) for part in parts]
         value = mapped(parts, Field(field.sources, field.scale, field.offset), "action")
         action, _ = storable(value.astype(np.float64), "float32", "action")
         dim = len(field.low)
         if not action.shape[1] or (dim and action.shape[1] != dim):
-            raise FlywheelError(f"the action has {action.shape[1]} dimensions, and the mapping gives {dim} bounds.")
+            bounds = f", and the mapping gives {dim} bounds" if dim else ""
+            raise FlywheelError(f"the action has {action.shape[1]} dimensions{bounds}.")
         return action
 
     def _metadata(self, trajectory: Trajectory) -> dict[str, Any]:
@@ -153,5 +161,12 @@ class MappedSource:
                 found[key] = plain(value, _DEFAULTS[key], f"{key} (from '{item.source}')" if item.source else key)
         return found
 
-    def _named(self, index: int, error: FlywheelError) -> FlywheelError:
-        return FlywheelError(f"{self._reader.path}, episode {self._reader.label(index)}: {error}")
+    @contextmanager
+    def _naming(self, index: int) -> Iterator[None]:
+        """Say file and episode of what is wrong, where a reader has not said the file already."""
+        try:
+            yield
+        except FlywheelError as error:
+            if str(self._reader.path) in str(error):
+                raise
+            raise FlywheelError(f"{self._reader.path}, episode {self._reader.label(index)}: {error}") from None

@@ -17,6 +17,7 @@ are taken from the data. ``means`` is what an action of 1 means, per dimension, 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -29,6 +30,23 @@ from flywheel.core.episode import EpisodeMetadata
 from flywheel.core.errors import FlywheelError
 from flywheel.core.lineage import json_hash
 
+NAMED: dict[str, dict[str, Any]] = {
+    # TFDS's mt_opt/rlds (Kalashnikov et al. 2021, arXiv 2104.08212): no rewards, as detectors decide success on final images.
+    "mt_opt": {
+        "observation": {
+            "gripper_closed": "observation/gripper_closed",
+            "height_to_bottom": "observation/height_to_bottom",
+            "image": "observation/image",
+            "state_dense": "observation/state_dense",
+        },
+        "action": {"from": ["action/" + key for key in ("target_pose", "open_gripper", "close_gripper", "terminate")]},
+        "reward": "none",
+        "task": "task_code",
+        "experiment_id": "skill",
+        "robot": {"value": "kuka_iiwa"},
+    }
+}
+"""Mappings that are built in."""
 _METADATA = {item.name for item in fields(EpisodeMetadata)} - {"episode_id", "source"}
 _DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 _MODES = ("delta", "absolute")
@@ -100,9 +118,15 @@ class FieldMap:
         return tuple(dict.fromkeys(item.source for item in self.metadata.values() if item.source))
 
 
-def load_mapping(path: Path | None) -> dict[str, Any]:
-    """The content of a mapping file, or of none; raises `FlywheelError` if it is no YAML mapping."""
-    return load_dict(path) if path is not None else {}
+def load_mapping(name: str | Path) -> dict[str, Any]:
+    """The content of a mapping file, of one that is built in, or of none where `name` is empty.
+
+    Raises `FlywheelError` if there is none or if it is no YAML mapping.
+    """
+    if not name:
+        return {}
+    path = Path(name)
+    return copy.deepcopy(NAMED[str(name)]) if str(name) in NAMED and not path.exists() else load_dict(path)
 
 
 def merge(default: FieldMap, given: Mapping[str, Any], available: Iterable[str], where: str) -> FieldMap:
@@ -183,11 +207,13 @@ def _field(given: Any, entry: str, names: _Names) -> Field:
 
 def _action(default: ActionField, given: Any, names: _Names) -> ActionField:
     if not isinstance(given, dict):
-        return replace(default, sources=names.sources(given, "action"))
+        return replace(default, sources=names.sources(given, "action"), low=(), high=())
     vectors, texts = {"scale", "offset", "low", "high", "means"}, {"controller", "mode", "frame"}
     _only(given, {"from", "rate"} | vectors | texts, "action", names)
     changes: dict[str, Any] = {key: _numbers(given, key, "action", names) for key in vectors & given.keys()}
     changes |= {key: str(given[key]) for key in texts & given.keys()}
+    if {"from", "scale", "offset"} & given.keys():  # the format's own bounds are those of another vector
+        changes = {"low": (), "high": (), **changes}
     if "from" in given:
         changes["sources"] = names.sources(given["from"], "action")
     if "rate" in given:

@@ -55,17 +55,16 @@ class Reader(Protocol):
         """The file or folder, to name in errors."""
         ...
 
-    @property
-    def content(self) -> str:
-        """A hash of the content that all ids are made of."""
-        ...
-
     def __len__(self) -> int:
         """The number of episodes."""
         ...
 
     def label(self, index: int) -> str:
         """What the source calls episode `index`."""
+        ...
+
+    def identity(self, index: int) -> tuple[str, int]:
+        """A hash of the content that holds episode `index`, its file usually, and its place therein; cheap after the first."""
         ...
 
     def default(self) -> FieldMap:
@@ -80,8 +79,8 @@ class Reader(Protocol):
         """Episode `index` with the arrays that `fields` names; None if it is empty. Raises `FlywheelError`."""
         ...
 
-    def actions(self, fields: FieldMap) -> Iterator[Mapping[str, Array]]:
-        """The actions of enough episodes to tell their bounds, each by the source's names."""
+    def actions(self, fields: FieldMap) -> Iterator[tuple[int, Mapping[str, Array]]]:
+        """The index and the actions, by the source's names, of enough episodes to tell the actions' bounds."""
         ...
 
     def provenance(self) -> dict[str, Any]:

@@ -22,13 +22,16 @@ COMMANDS = {
     "finetune": "Finetune a pretrained policy on one task's rewards",
     "eval": "Measure a policy's success on fixed seeds, with its interval; compare two in pairs",
     "deploy": "Run a policy on a robot behind the safety layer, recording its episodes",
+    "import": "Append the episodes of a foreign data set (RLDS, robomimic, LeRobot, Minari, D4RL, ...) to a store",
+    "export": "Write the episodes of a store as RLDS, LeRobot, robomimic or Minari for other programs to read",
     "store": "Look into a store and label it: info, ls, show, query, label, history, snapshot, diff, verify",
+    "lineage": "Where an episode, a policy or a snapshot comes from, and what came of it",
     "robot": "Check that a robot keeps its promises: robot check NAME",
     "bench": "Measure this machine's rates: sampling, updates, appends, environment steps",
 }
 """Every command (a module of this folder) and what it is for."""
 
-_MODULES = {"eval": "evaluate"}
+_MODULES = {"eval": "evaluate", "import": "import_"}
 """Where the file cannot have the command's name."""
 
 _THE_WORLD = {

@@ -1,0 +1,122 @@
+"""Small files in the true formats, of numbers that can be followed by hand.
+
+Observation t of episode e is 100 e + t, action t is 0.1 t + 0.01 e, reward t is 10 e + t, so that a shift by one shows.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+
+def observations(episode: int, count: int) -> np.ndarray:
+    """(count, 2) float32"""
+    first = 100.0 * episode + np.arange(count)
+    return np.stack([first, -first], axis=1).astype(np.float32)
+
+
+def actions(episode: int, count: int) -> np.ndarray:
+    """(count, 1) float32"""
+    return (0.1 * np.arange(count) + 0.01 * episode).astype(np.float32)[:, None]
+
+
+def rewards(episode: int, count: int) -> np.ndarray:
+    """(count,) float32"""
+    return (10.0 * episode + np.arange(count)).astype(np.float32)
+
+
+def flat(lengths: list[int], *, following: bool) -> dict[str, np.ndarray]:
+    """Episodes of so many transitions, one behind another, as D4RL lays them."""
+    arrays = {
+        "observations": np.concatenate([observations(e, n) for e, n in enumerate(lengths)]),
+        "actions": np.concatenate([actions(e, n) for e, n in enumerate(lengths)]),
+        "rewards": np.concatenate([rewards(e, n) for e, n in enumerate(lengths)]),
+    }
+    if following:
+        arrays["next_observations"] = np.concatenate([observations(e, n + 1)[1:] for e, n in enumerate(lengths)])
+    return arrays
+
+
+def marked(lengths: list[int], which: list[int]) -> np.ndarray:
+    """(N,) True at the last row of these episodes."""
+    ends = np.cumsum(lengths) - 1
+    return np.isin(np.arange(sum(lengths)), ends[which])
+
+
+def d4rl(
+    path: Path, lengths: list[int], terminal: list[int], timeout: list[int], *, following: bool = False, **more: Any
+) -> Path:
+    """A file of D4RL's; an array given as None is left out."""
+    arrays = flat(lengths, following=following)
+    arrays |= {"terminals": marked(lengths, terminal), "timeouts": marked(lengths, timeout)}
+    arrays |= {"infos/qpos": arrays["observations"].astype(np.float64) / 3}
+    return hdf5(path, {**arrays, **more})
+
+
+def hdf5(path: Path, arrays: dict[str, Any]) -> Path:
+    """An HDF5 file of these datasets."""
+    with h5py.File(path, "w") as file:
+        for name, value in arrays.items():
+            if value is not None:
+                file.create_dataset(name, data=value)
+    return path
+
+
+ENVIRONMENT = {
+    "env_name": "Lift",
+    "type": 1,
+    "env_kwargs": {
+        "robots": ["Panda"],
+        "reward_shaping": False,
+        "control_freq": 20,
+        "controller_configs": {"type": "OSC_POSE", "control_delta": True},
+    },
+}
+
+
+def robomimic(path: Path, lengths: list[int], *, success: list[int], next_obs: bool = True, done_mode: int = 2) -> Path:
+    """A file as dataset_states_to_obs.py writes it."""
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        data.attrs["env_args"] = json.dumps(ENVIRONMENT)
+        data.attrs["total"] = sum(lengths)
+        for episode, count in enumerate(lengths):
+            demo = data.create_group(f"demo_{episode}")
+            demo.attrs["num_samples"], demo.attrs["model_file"] = count, "<mujoco/>"
+            seen = observations(episode, count + 1)
+            done, reward = np.zeros(count, np.int64), np.zeros(count)
+            if episode in success and count:
+                reward[-1] = 1.0
+                done[-1] = done_mode in (0, 2)
+            done[-1:] |= done_mode in (1, 2)
+            demo.create_dataset("actions", data=actions(episode, count).astype(np.float64))
+            demo.create_dataset("rewards", data=reward)
+            demo.create_dataset("dones", data=done)
+            demo.create_dataset("states", data=seen[:-1].astype(np.float64))
+            demo.create_dataset("obs/eef_pos", data=seen[:-1].astype(np.float64))
+            if next_obs:
+                demo.create_dataset("next_obs/eef_pos", data=seen[1:].astype(np.float64))
+        file.create_dataset("mask/train", data=np.array([b"demo_0", b"demo_2"]))
+        file.create_dataset("mask/few", data=np.array([b"demo_0"]))
+    return path
+
+
+def ogbench(path: Path, lengths: list[int]) -> Path:
+    """A file as OGBench's generation scripts write it: T + 1 rows a trajectory, the last one without a meaning for its action."""
+    rows = [count + 1 for count in lengths]
+    seen = np.concatenate([observations(e, n) for e, n in enumerate(rows)])
+    done = [np.concatenate([actions(e, n - 1), [[np.float32(99)]]]) for e, n in enumerate(rows)]
+    np.savez_compressed(
+        path,
+        observations=seen,
+        actions=np.concatenate(done).astype(np.float32),
+        terminals=marked(rows, list(range(len(rows)))),
+        qpos=seen.astype(np.float32) / 4,
+        qvel=seen.astype(np.float32) / 8,
+        button_states=np.ones((len(seen), 2), np.int64),
+    )
+    return path
