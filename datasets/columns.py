@@ -51,6 +51,11 @@ class Columns:
     arrays: Mapping[str, Frames] = field(default_factory=dict)
     """Pictures and other observation arrays that were asked for, each with R rows."""
 
+    @property
+    def sample_bytes(self) -> int:
+        """What one sample's pictures and other arrays take, with a next observation and a goal."""
+        return 3 * sum(frames.maps.rows.shape[1] for frames in self.arrays.values())
+
     @classmethod
     def open(
         cls,

@@ -44,13 +44,14 @@ class Buffers:
     def __init__(self) -> None:
         self._free: defaultdict[int, list[Bytes]] = defaultdict(list)
 
-    def take(self, size: int) -> Bytes:
-        """`size` bytes with any content."""
+    def take(self, size: int) -> Tensor:
+        """`size` bytes with any content, (size,) uint8."""
         free = self._free[size]
         buffer = free.pop() if free else np.empty(size, np.uint8)
+        # The tensor's storage holds this very view of the buffer, and all views of the tensor hold its storage.
         lease = buffer[:]
         weakref.finalize(lease, self._give_back, buffer)
-        return lease
+        return torch.from_numpy(lease)
 
     def _give_back(self, buffer: Bytes) -> None:
         free = self._free[len(buffer)]
@@ -72,12 +73,12 @@ class Frames:
         """
         spec = self.maps.spec
         buffer = self.buffers.take(len(rows) * self.maps.rows.shape[1])
-        out = buffer.reshape(len(rows), -1)
+        out = buffer.numpy().reshape(len(rows), -1)
         encoded = np.zeros(0, np.int64) if self.maps.spans is None else np.flatnonzero(self.maps.spans[rows, 1])
         self._copy(rows, out, encoded)
         if len(encoded):
             self._decode(rows, out, encoded)
-        values = torch.from_numpy(out.view(spec.dtype)).view(len(rows), *spec.shape)
+        values = buffer.view(torch.from_numpy(np.empty(0, spec.dtype)).dtype).view(len(rows), *spec.shape)
         return values.permute(0, 3, 1, 2) if is_picture(spec.shape, spec.dtype) else values
 
     def _copy(self, rows: Ints, out: Bytes, encoded: Ints) -> None:

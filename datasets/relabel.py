@@ -49,7 +49,7 @@ class Relabeled:
     mc_return: Floats | None = None
     """(n,) the discounted return that the data went on to collect (`returns.MonteCarlo`)."""
 
-    def __getitem__(self, which: slice) -> Relabeled:
+    def __getitem__(self, which: slice | Ints) -> Relabeled:
         """The meaning of some of them."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         per_sample = {name: value[which] for name, value in values.items() if value is not None and name != "goal_state"}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.table import Bools, EpisodeTable, Ints
@@ -26,8 +27,8 @@ class Indices:
         """The number of samples n."""
         return len(self.row)
 
-    def __getitem__(self, which: slice) -> Indices:
-        """Some of them."""
+    def __getitem__(self, which: slice | Ints) -> Indices:
+        """Some of them, in any order."""
         return Indices(self.row[which], self.episode[which], self.step[which])
 
 
@@ -84,3 +85,30 @@ class MixedSampler:
         transition[from_new] = self._new[rng.integers(max(len(self._new), 1), size=count)]
         transition[~from_new] = self._old[rng.integers(max(len(self._old), 1), size=n - count)]
         return locate(self._table, transition)
+
+
+class WeightedSampler:
+    """Draws each transition in proportion to its weight, exactly: by search in the cumulative sum, where nothing is rounded
+    but that sum. What weighs nothing is never drawn.
+    """
+
+    def __init__(self, table: EpisodeTable, weight: npt.ArrayLike, *, of: Literal["transitions", "episodes"]) -> None:
+        """`weight` is (N,) per transition in snapshot order, or (E,) per episode, whose transitions are then equally likely.
+
+        Raises `FlywheelError` for weights of another number, below 0, not finite, or all 0.
+        """
+        weights = np.asarray(weight, np.float64)
+        wanted = table.total if of == "transitions" else len(table)
+        if weights.shape != (wanted,) or not np.isfinite(weights).all() or weights.min() < 0 or not weights.sum() > 0:
+            raise FlywheelError(f"There must be one weight for each of the {wanted} {of}, at least 0 and not all 0.")
+        self._table, self._of = table, of
+        self._cumulative = np.cumsum(weights)
+
+    def sample(self, rng: np.random.Generator, n: int) -> Indices:
+        """Draw n transitions with replacement."""
+        # The first entry above u: an entry that weighs nothing equals the one before it, and is never the first.
+        drawn = np.searchsorted(self._cumulative, rng.random(n) * self._cumulative[-1], side="right")
+        if self._of == "transitions":
+            return locate(self._table, drawn)
+        step = (rng.random(n) * self._table.transitions.take(drawn)).astype(np.int64)
+        return Indices(row=self._table.start.take(drawn) + step, episode=drawn, step=step)

@@ -3,42 +3,122 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
 from flywheel.core.batch import Batch
-from flywheel.datasets.columns import Columns
-from flywheel.datasets.relabel import Relabeler
-from flywheel.datasets.sampler import Sampler
+from flywheel.core.errors import FlywheelError
+from flywheel.datasets.relabel import Relabeled, Relabeler
+from flywheel.datasets.returns import Discount
+from flywheel.datasets.sampler import Indices, Sampler
+from flywheel.datasets.table import EpisodeTable
+from flywheel.datasets.window import SINGLE, Window
 
 CHUNK_UPDATES = 50
-"""Updates per gather: enough that Lightning's half millisecond a step disappears, few enough that a chunk stays small."""
+"""Updates per draw: enough that Lightning's half millisecond a step disappears, few enough that a chunk stays small."""
+_GATHER_BYTES = 128 << 20
+"""Bytes of pictures that are gathered at once: a few batches."""
+
+
+class Gatherable(Protocol):
+    """What batches are gathered from: the columns of a store, or of several."""
+
+    @property
+    def table(self) -> EpisodeTable:
+        """The episodes."""
+
+    @property
+    def sample_bytes(self) -> int:
+        """What one sample's pictures and other arrays take, with a next observation and a goal; 0 without any."""
+
+    def gather(self, indices: Indices, relabeled: Relabeled, discount: Discount, window: Window) -> Batch:
+        """The batch of some transitions with their meaning."""
+
+
+class Part(NamedTuple):
+    """Which part of each batch a process computes, where several train together."""
+
+    rank: int = 0
+    world: int = 1
+
+
+WHOLE = Part()
+"""All of it: one process alone."""
 
 
 class ChunkSource:
-    """Draws chunk c (updates 50 c to 50 c + 49) with a generator seeded by (seed, c)."""
+    """Draws chunk c (updates 50 c to 50 c + 49) with a generator seeded by (seed, c).
+
+    Each of several processes draws the same indices and gathers its own part of each batch, so that all parts together, in the
+    order of their ranks, are what one process would get. There is no other state than (seed, update).
+    """
 
     def __init__(
-        self, columns: Columns, sampler: Sampler, relabeler: Relabeler, *, batch_size: int, discount: float, seed: int
+        self,
+        columns: Gatherable,
+        sampler: Sampler,
+        relabeler: Relabeler,
+        *,
+        batch_size: int,
+        discount: Discount,
+        seed: int,
+        window: Window = SINGLE,
+        part: Part = WHOLE,
     ) -> None:
+        """Raises `FlywheelError` if the batch cannot be parted evenly."""
+        if not 0 <= part.rank < part.world or batch_size % part.world:
+            raise FlywheelError(f"A batch of {batch_size} cannot be parted for rank {part.rank} of {part.world} processes.")
         self.columns, self.sampler, self.relabeler = columns, sampler, relabeler
-        self.batch_size, self.discount, self.seed = batch_size, discount, seed
+        self.batch_size, self.discount, self.seed, self.window, self.part = batch_size, discount, seed, window, part
 
     def draw(self, chunk: int) -> Batch:
-        """All rows of one chunk: (50 * batch_size, ...)."""
-        rng = np.random.default_rng([self.seed, chunk])
-        indices = self.sampler.sample(rng, CHUNK_UPDATES * self.batch_size)
-        return self.columns.gather(indices, self.relabeler(self.columns.table, indices, rng), self.discount)
+        """All rows of one chunk, or this process's part of them: (50 * batch_size / world, ...)."""
+        indices, relabeled = self._drawn(chunk)
+        return self.columns.gather(indices, relabeled, self.discount, self.window)
 
     def updates(self, start: int, stop: int) -> Iterator[Batch]:
-        """The rows of updates [start, stop), chunk by chunk."""
+        """The rows of updates [start, stop): chunk by chunk, or with pictures a few batches at a time, gathered in advance."""
+        if not self.columns.sample_bytes:
+            yield from self._batches(start, stop, CHUNK_UPDATES)
+            return
+        own = self.batch_size // self.part.world
+        at_once = max(1, _GATHER_BYTES // (own * self.columns.sample_bytes))
+        yield from _in_advance(self._batches(start, stop, at_once))
+
+    def _batches(self, start: int, stop: int, at_once: int) -> Iterator[Batch]:
+        own = self.batch_size // self.part.world
+        drawn, held = self._drawn(start // CHUNK_UPDATES), start // CHUNK_UPDATES
         while start < stop:
             chunk, offset = divmod(start, CHUNK_UPDATES)
-            count = min(CHUNK_UPDATES - offset, stop - start)
-            yield self.draw(chunk)[offset * self.batch_size : (offset + count) * self.batch_size]
+            if chunk != held:
+                drawn, held = self._drawn(chunk), chunk
+            count = min(CHUNK_UPDATES - offset, stop - start, at_once)
+            rows = slice(offset * own, (offset + count) * own)
+            indices, relabeled = drawn
+            yield self.columns.gather(indices[rows], relabeled[rows], self.discount, self.window)
             start += count
+
+    def _drawn(self, chunk: int) -> tuple[Indices, Relabeled]:
+        rng = np.random.default_rng([self.seed, chunk])
+        indices = self.sampler.sample(rng, CHUNK_UPDATES * self.batch_size)
+        relabeled = self.relabeler(self.columns.table, indices, rng)
+        if self.part.world == 1:
+            return indices, relabeled
+        place = np.arange(len(indices)).reshape(CHUNK_UPDATES, self.part.world, -1)[:, self.part.rank].reshape(-1)
+        return indices[place], relabeled[place]
+
+
+def _in_advance(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, the next of which is gathered on a thread while the last one is learned from."""
+    with ThreadPoolExecutor(1, thread_name_prefix="gather") as pool:
+        pending = pool.submit(next, batches, None)
+        while (batch := pending.result()) is not None:
+            pending = pool.submit(next, batches, None)
+            yield batch
 
 
 class StoreDataModule(LightningDataModule):

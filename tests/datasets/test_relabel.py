@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.columns import Columns
-from flywheel.datasets.relabel import ActionableGoals, Hindsight, Relabeled, Relabeler, TaskGoal, TaskReward, choose_task_goal
+from flywheel.datasets.relabel import (
+    ActionableGoals,
+    ActorGoals,
+    Hindsight,
+    Relabeled,
+    Relabeler,
+    TaskGoal,
+    TaskReward,
+    choose_task_goal,
+)
 from flywheel.datasets.sampler import Indices, UniformSampler, locate
 from flywheel.datasets.table import EpisodeTable, Ints
 from tests.tables import chi_square, lengths, make_table
@@ -105,6 +114,30 @@ def test_hindsight_shares_are_the_declared_ones() -> None:
     random = episode != indices.episode
     assert current.mean() == pytest.approx(0.25, abs=0.01)
     assert random.mean() == pytest.approx(0.3 * 19 / 20, abs=0.01)
+
+
+@given(lengths, st.integers(0, 99))
+def test_hindsight_final_goals_are_the_last_observations(transitions: list[int], seed: int) -> None:
+    table = make_table(transitions, seed)
+    indices, meaning = _draw(table, Hindsight(0.0, 0.0, 0.0, p_final=1.0), seed)
+    np.testing.assert_array_equal(meaning.goal_row, table.final_row[indices.episode])
+
+
+@given(lengths, st.integers(0, 99), horizons)
+def test_the_actors_goals_leave_the_critics_as_they_are(transitions: list[int], seed: int, horizon: str) -> None:
+    table = make_table(transitions, seed)
+    critic, actor = Hindsight(horizon=horizon), Hindsight(0.0, 1.0, 0.0, horizon="uniform")  # type: ignore[arg-type]
+    indices, both = _draw(table, ActorGoals(critic, actor), seed)
+    _, alone = _draw(table, critic, seed)
+    for name in ("goal_row", "reward", "discount"):
+        np.testing.assert_array_equal(getattr(both, name), getattr(alone, name))
+    assert both.actor_goal_row is not None
+    episode, step = _whose(table, both.actor_goal_row)
+    np.testing.assert_array_equal(episode, indices.episode)
+    assert (step > indices.step).all()
+    part = both[10:20]
+    np.testing.assert_array_equal(part.actor_goal_row, both.actor_goal_row[10:20])
+    np.testing.assert_array_equal(part.discount, both.discount[10:20])
 
 
 @pytest.mark.parametrize("relabeler", [Hindsight(0.0, 1.0, 0.0, horizon="uniform"), ActionableGoals(p_chained=0.0)])

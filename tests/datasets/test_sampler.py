@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flywheel.core.errors import FlywheelError
-from flywheel.datasets.sampler import MixedSampler, UniformSampler, locate
+from flywheel.datasets.sampler import MixedSampler, UniformSampler, WeightedSampler, locate
 from tests.tables import chi_square, lengths, make_table
 
 
@@ -93,3 +93,40 @@ def test_mixing_needs_both_sides_unless_one_gets_nothing() -> None:
         MixedSampler(table, everybody, 1.5)
     assert len(MixedSampler(table, nobody, 0.0).sample(np.random.default_rng(0), 10)) == 10
     assert len(MixedSampler(table, everybody, 1.0).sample(np.random.default_rng(0), 10)) == 10
+
+
+@given(lengths, st.integers(0, 99))
+def test_weighted_samples_are_transitions_that_weigh_something(transitions: list[int], seed: int) -> None:
+    table, rng = make_table(transitions, seed), np.random.default_rng(seed)
+    for of, count in (("transitions", table.total), ("episodes", len(table))):
+        weight = rng.random(count) * (rng.random(count) < 0.5)
+        weight[int(rng.integers(count))] = 1e-300  # so light that only its being there counts
+        found = WeightedSampler(table, weight, of=of).sample(rng, 400)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(found.row, table.start[found.episode] + found.step)
+        assert (found.step >= 0).all()
+        assert (found.step < table.transitions[found.episode]).all()
+        drawn = found.episode if of == "episodes" else table.first[found.episode] + found.step
+        assert (weight[drawn] > 0).all()
+
+
+def test_weighted_sampling_follows_the_weights() -> None:
+    table, rng = make_table([1, 2, 300, 37, 4]), np.random.default_rng(4)
+    weight = rng.random(table.total) ** 3 * (rng.random(table.total) < 0.9)
+    found = WeightedSampler(table, weight, of="transitions").sample(rng, 200_000)
+    counts = np.bincount(table.first[found.episode] + found.step, minlength=table.total)
+    assert abs(chi_square(counts, 200_000 * weight / weight.sum())) < 5
+
+
+def test_weighted_episodes_get_their_share_however_long_they_are() -> None:
+    table, rng = make_table([1, 2, 300, 37, 4]), np.random.default_rng(5)
+    weight = np.array([1.0, 2.0, 3.0, 0.0, 4.0])
+    found = WeightedSampler(table, weight, of="episodes").sample(rng, 200_000)
+    assert abs(chi_square(np.bincount(found.episode, minlength=5), 200_000 * weight / 10)) < 5
+    long = found.step[found.episode == 2]
+    assert abs(chi_square(np.bincount(long, minlength=300), np.full(300, len(long) / 300))) < 5
+
+
+@pytest.mark.parametrize("weight", [[1.0], [1.0, -1.0], [0.0, 0.0], [1.0, np.inf], [1.0, np.nan]])
+def test_weights_that_are_none_are_refused(weight: list[float]) -> None:
+    with pytest.raises(FlywheelError, match="one weight for each of the 2 episodes"):
+        WeightedSampler(make_table([4, 5]), weight, of="episodes")
