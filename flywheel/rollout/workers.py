@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import traceback
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -20,7 +21,7 @@ from flywheel.core.errors import FlywheelError
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-_Message = tuple[Literal["ready", "result", "done", "mistake", "error"], Any]
+Message = tuple[Literal["ready", "result", "done", "warning", "mistake", "error"], Any]
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _PATIENCE = 30.0
@@ -47,7 +48,7 @@ def run_job(job: Job[R], seeds: Sequence[int], processes: int) -> Generator[R, N
     waiting = deque(seeds)
     workers: dict[Connection, SpawnProcess] = {}
     try:
-        with _single_threaded(), _deaf_to_interrupts():
+        with _single_threaded(), deaf_to_interrupts():
             workers.update(_start(job) for _ in range(min(processes, len(seeds))))
         active = set(workers)
         while active:
@@ -56,6 +57,7 @@ def run_job(job: Job[R], seeds: Sequence[int], processes: int) -> Generator[R, N
                 kind, value = _receive(pipe, workers[pipe])
                 if kind == "done":
                     active.remove(pipe)
+                if kind in ("done", "warning"):
                     continue
                 pipe.send(waiting.popleft() if waiting else None)
                 if kind == "result":
@@ -73,19 +75,27 @@ def _start(job: Job[R]) -> tuple[Connection, SpawnProcess]:
     return ours, process
 
 
-def _receive(pipe: Connection, process: SpawnProcess) -> _Message:
+def _receive(pipe: Connection, process: SpawnProcess) -> Message:
     try:
-        message: _Message = pipe.recv()
+        message: Message = pipe.recv()
     except (EOFError, ConnectionError):
         process.join(_PATIENCE)
         raise FlywheelError(
             f"A worker process died with exit code {process.exitcode} (out of memory?); what it had stored is kept, run it again."
         ) from None
-    if message[0] == "mistake":
-        raise message[1]
-    if message[0] == "error":
-        raise RuntimeError(f"A worker process failed:\n{message[1]}")
+    pass_on(message)
     return message
+
+
+def pass_on(message: Message) -> None:
+    """Warn of what a process warned of, and raise what it met."""
+    kind, value = message
+    if kind == "warning":
+        warnings.warn(value, stacklevel=2)
+    if kind == "mistake":
+        raise value
+    if kind == "error":
+        raise RuntimeError(f"A worker process failed:\n{value}")
 
 
 def _end(workers: dict[Connection, SpawnProcess]) -> None:
@@ -99,15 +109,22 @@ def _end(workers: dict[Connection, SpawnProcess]) -> None:
 
 
 def _serve(pipe: Connection, job: Job[R]) -> None:
-    # Ctrl-C reaches the whole group; the parent decides when to end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    try:
+    with serving(pipe):
         with job.open() as work:
             pipe.send(("ready", None))
             while (seed := pipe.recv()) is not None:
                 pipe.send(("result", work(seed)))
         pipe.send(("done", None))
+
+
+@contextmanager
+def serving(pipe: Connection) -> Iterator[None]:
+    """What a process does goes in here: the parent is told of warnings, mistakes and bugs, and decides when to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    warnings.showwarning = lambda message, *_, **__: _tell(pipe, ("warning", message))
+    try:
+        yield
     except (EOFError, ConnectionError):
         return  # the parent has closed the pipe, or is gone
     except (FlywheelError, OSError) as error:
@@ -116,7 +133,7 @@ def _serve(pipe: Connection, job: Job[R]) -> None:
         _tell(pipe, ("error", traceback.format_exc()))
 
 
-def _tell(pipe: Connection, message: _Message) -> None:
+def _tell(pipe: Connection, message: Message) -> None:
     # When all processes meet the same mistake, the parent ends at the first that tells it.
     with suppress(ConnectionError):
         pipe.send(message)
@@ -138,7 +155,7 @@ def _single_threaded() -> Iterator[None]:
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
+def deaf_to_interrupts() -> Iterator[None]:
     """Processes started within inherit a blocked Ctrl-C, so that it cannot tear them while they still import; ours waits."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

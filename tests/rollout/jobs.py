@@ -6,12 +6,14 @@ import errno
 import os
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from flywheel.core.errors import FlywheelError
+from flywheel.datasets.tfrecord import DamageWarning
 
 
 @dataclass(frozen=True)
@@ -60,3 +62,14 @@ class Slow:
             yield work
         finally:
             (self.folder / f"closed-{os.getpid()}").touch()
+
+
+@dataclass(frozen=True)
+class Warn:
+    @contextmanager
+    def open(self) -> Iterator[Callable[[int], int]]:
+        def work(seed: int) -> int:
+            warnings.warn(f"Record {seed} is damaged.", DamageWarning, stacklevel=1)
+            return seed
+
+        yield work

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from flywheel.core.errors import FlywheelError
+from flywheel.datasets.tfrecord import DamageWarning
 from flywheel.rollout.workers import run_job
-from tests.rollout.jobs import Double, Fail, Slow
+from tests.rollout.jobs import Double, Fail, Slow, Warn
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,6 +62,13 @@ def test_a_failing_process_is_reported(how: str, kind: type[Exception], message:
     done = []
     with pytest.raises(kind, match=message):
         done.extend(run_job(Fail(how), range(8), 2))
+
+
+def test_a_warning_of_another_process_is_this_ones(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.warns(DamageWarning) as warned:
+        assert sorted(run_job(Warn(), range(3), 2)) == [0, 1, 2]
+    assert {str(warning.message) for warning in warned} == {f"Record {seed} is damaged." for seed in range(3)}
+    assert capfd.readouterr().err == ""
 
 
 def test_closing_early_closes_every_process(tmp_path: Path) -> None:
