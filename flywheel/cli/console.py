@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from flywheel.datasets.tfrecord import DamageWarning
 
 T = TypeVar("T")
 
@@ -35,6 +38,24 @@ def say(text: str) -> None:
 def print_error(sentence: str) -> None:
     """One line on standard error."""
     _errors.print(f"[bold red]error:[/bold red] {escape(sentence)}", soft_wrap=True)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Within, a warning of damage is one line on standard error, without the place in our code that Python adds."""
+    python_shows = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, DamageWarning):
+            _errors.print(f"[yellow]warning:[/yellow] {escape(str(message))}", soft_wrap=True)
+        else:
+            python_shows(message, category, *place, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = python_shows
 
 
 class _Rate(ProgressColumn):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import tyro
 
 from flywheel import __version__
-from flywheel.cli.console import console, print_error
+from flywheel.cli.console import console, plain_warnings, print_error
 from flywheel.core.errors import FlywheelError
 from flywheel.core.registry import unknown
 
@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print_error(unknown("command", given[0], tuple(COMMANDS)))
         raise SystemExit(2)
     else:
-        _run(given[0], given[1:])
+        with plain_warnings():
+            _run(given[0], given[1:])
 
 
 def _run(command: str, arguments: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -317,3 +318,19 @@ def test_a_full_disk_while_training_leaves_no_half_policy(here: Path, capsys: py
     assert not (here / "run/policy.safetensors").exists()
     main(arguments.split())
     assert (here / "run/policy.safetensors").exists()
+
+
+def test_damage_is_a_plain_warning(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = EpisodeStore.open(here / "point")
+    row = store.rows()[2]
+    shard = store.path / row.shard
+    data = bytearray(shard.read_bytes())
+    data[row.offset + 200] ^= 1
+    shard.write_bytes(data)
+    shutil.rmtree(store.path / ".columns")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # as where no test records them
+        main(f"train bc --store point --output run {' '.join(SHORT)}".split())
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: Episode {row.episode_id} is left out")
+    assert ".py" not in line
