@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ def fit(
     if held and held["update"] == updates:
         module.load_state_dict(held["state_dict"])
         return
-    with _quiet_lightning():
+    with _quiet_lightning(), _plain_interrupts():
         trainer = Trainer(
             accelerator=device,
             devices=1,
@@ -83,3 +84,16 @@ def _quiet_lightning() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _plain_interrupts() -> Iterator[None]:
+    """Ctrl-C stays a KeyboardInterrupt; Lightning would turn it into an exit with 1 and be deaf to the next."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as exit_:
+        if not isinstance(exit_.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, before)
+        raise KeyboardInterrupt from None
