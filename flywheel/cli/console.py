@@ -17,6 +17,8 @@ from rich.text import Text
 from flywheel.datasets.tfrecord import DamageWarning
 
 T = TypeVar("T")
+Report = Callable[[int, int], None]
+"""Called with (done, total)."""
 
 console = Console(highlight=False)
 _errors = Console(stderr=True, highlight=False)
@@ -71,21 +73,43 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate and time left; yields a callback that takes (done, total).
+def progress(title: str, unit: str, *, after: float = 0.0) -> Iterator[Report]:
+    """A bar with rate and time left, from the first report until all is done; yields the callback that takes (done, total).
 
-    Where standard output is no terminal, a plain line is printed now and then instead.
+    Where standard output is no terminal, a plain line is printed now and then instead. What takes less than `after` seconds
+    is not shown at all.
     """
-    if not console.is_terminal:
-        yield _plain(title, unit)
-        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    bar = Progress(*columns, console=console)
+    show = _bar(bar, title) if console.is_terminal else _plain(title, unit)
+    begun = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal begun
+        begun = begun or time.monotonic()
+        if time.monotonic() - begun >= after:
+            show(done, total)
+
+    try:
+        yield report
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
-def _plain(title: str, unit: str) -> Callable[[int, int], None]:
+def _bar(bar: Progress, title: str) -> Report:
+    task = bar.add_task(title, total=None)
+
+    def report(done: int, total: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total)
+        if done >= total:
+            bar.stop()
+
+    return report
+
+
+def _plain(title: str, unit: str) -> Report:
     started = printed = time.monotonic()
     first: int | None = None
 

@@ -10,6 +10,7 @@ import tyro
 from flywheel.cli.console import console, progress, say
 from flywheel.core import registry
 from flywheel.core.errors import FlywheelError
+from flywheel.policy import LearnedPolicy
 from flywheel.training.recipe import DataConfig
 from flywheel.training.train import TrainConfig, algorithm_class, load_config, train
 
@@ -21,6 +22,10 @@ Algorithms: {names}
   flywheel train --config RUN/config.yaml  repeat a run (further options change it, for example --output)
 
 A run that was interrupted goes on when the same command is given again."""
+
+
+_PATIENCE = 2.0
+"""Seconds in which nobody misses a progress bar."""
 
 
 def run(arguments: list[str]) -> None:
@@ -50,7 +55,12 @@ def parse(default: TrainConfig, arguments: list[str], prog: str) -> TrainConfig:
 
 def start(config: TrainConfig) -> None:
     """Train with a progress bar, then say where the policy is."""
-    with progress(f"Training {config.name}", "updates") as report:
-        policy = train(config, report)
+    policy = train_visibly(config, f"Training {config.name}")
     say(f"Policy {policy.agent_id} is in {config.output}.")
     say(f"Measure it with: flywheel eval TASK --policy {config.output} --output FOLDER")
+
+
+def train_visibly(config: TrainConfig, title: str) -> LearnedPolicy:
+    """Train with a progress bar, and with one for reading the store where that takes long."""
+    with progress("Reading the store", "episodes", after=_PATIENCE) as reading, progress(title, "updates") as training:
+        return train(config, training, reading)

@@ -86,9 +86,14 @@ def algorithm_class(name: str) -> type[Algorithm]:
     return registry.load("algorithms", name, Algorithm)  # type: ignore[type-abstract]
 
 
-def train(config: TrainConfig, on_progress: Progress = lambda done, total: None) -> LearnedPolicy:
+def train(
+    config: TrainConfig,
+    on_progress: Progress = lambda done, total: None,
+    on_reading: Progress = lambda done, total: None,
+) -> LearnedPolicy:
     """Train, or resume, or return what is finished already.
 
+    `on_progress` counts updates, and before them `on_reading` the episodes that no run has read yet.
     Raises `FlywheelError` for a run folder that holds another configuration, an empty store, a policy to start from that
     does not fit, or losses that become non-finite.
     """
@@ -96,18 +101,18 @@ def train(config: TrainConfig, on_progress: Progress = lambda done, total: None)
     with _locked(config.output):
         _check_held(config)
         if not _finished(config):
-            _run(config, on_progress)
+            _run(config, on_progress, on_reading)
         policy = LearnedPolicy.load(config.output)
         remember_policy(config.store, config.output, policy)  # also after a kill between the file and this
     return policy
 
 
-def _run(config: TrainConfig, on_progress: Progress) -> None:
+def _run(config: TrainConfig, on_progress: Progress, on_reading: Progress) -> None:
     torch.set_num_threads(config.threads)
     choose_matmul_precision()
     store = EpisodeStore.open(config.store)
     snapshot = _snapshot(store, config)
-    columns = Columns.open(store, snapshot)
+    columns = Columns.open(store, snapshot, on_reading)
     snapshot = _pinned(config, store, snapshot, columns)
     initial = _load_initial(config.initial, store) if config.initial else None
     recipe = make_recipe(config.data, algorithm_class(config.name).relabel, columns, initial, config.initial)
