@@ -10,17 +10,17 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from flywheel.cli.background import in_background
 from flywheel.cli.console import console, parse_config, progress, say
 from flywheel.cli.demo_report import Demo, tuned_runs, write_report
 from flywheel.cli.evaluate import sentence
+from flywheel.cli.train import train_visibly
 from flywheel.core.files import write_atomically
 from flywheel.datasets.store import EpisodeStore
 from flywheel.rollout.collect import CollectConfig, collect
@@ -29,7 +29,7 @@ from flywheel.rollout.goals import Goals
 from flywheel.rollout.results import Evaluation
 from flywheel.rollout.rollout import EVALUATION_SEED
 from flywheel.training import presets
-from flywheel.training.train import TrainConfig, train
+from flywheel.training.train import TrainConfig
 
 TASK = "lift"
 _FIRST_SEED = EVALUATION_SEED + 4_000_000
@@ -90,35 +90,48 @@ class _Run:
 
     def turn(self) -> None:
         """All stages in their order; what does not depend on each other runs at once."""
-        config = self.config
         with self._stage("collect"):
-            self._collect("script", config.episodes, policy="expert", safe=False)
-        with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-            where, seed = self.store, {"seed": config.seed}
-            pretrain = presets.pretrain(where, self.folder / "pretrain", config.pretrain_updates, **seed)
-            goal_bc = presets.clone_goals(where, self.folder / "goal-bc", config.goal_bc_updates, **seed)
-            pretrained, cloned = pool.submit(_timed_train, pretrain), pool.submit(_timed_train, goal_bc)
-            with self._stage("evaluate the script"):
-                episodes = round(_SCRIPT_EPISODES * config.evaluation_episodes)
-                processes = max(1, config.processes - 2)
-                self._evaluate("logging", "expert", episodes=episodes, processes=processes, videos=config.videos, keep_ends=True)
-            self._await("pretrain", pretrained)
-            self._await("goal-conditioned BC", cloned)
-            offline = pool.submit(_timed_train, self._finetune("offline", "pretrain", config.offline_updates))
-            with self._stage("evaluate goal reaching"):
-                for name, run in (("pretrained", "pretrain"), ("goal_bc", "goal-bc")):
-                    self._reach_goals(name, run)
-            self._await("finetune offline", offline)
+            self._collect("script", self.config.episodes, policy="expert", safe=False)
+        self._pretrain()
+        self._finetune_offline()
+        for number, (before, after) in enumerate(itertools.pairwise(tuned_runs(self.config.rounds))):
+            self._improve(number, before, after)
+        with self._stage("evaluate final"):
+            self._evaluate("final", str(self.folder / tuned_runs(self.config.rounds)[-1]), videos=self.config.videos)
+
+    def _pretrain(self) -> None:
+        """Actionable Models and the baseline beside it, while the script is evaluated."""
+        config, seed = self.config, {"seed": self.config.seed}
+        pretrain = presets.pretrain(self.store, self.folder / "pretrain", config.pretrain_updates, **seed)
+        goal_bc = presets.clone_goals(self.store, self.folder / "goal-bc", config.goal_bc_updates, **seed)
+        with self._beside("pretrain", pretrain), self._beside("goal-conditioned BC", goal_bc), self._stage("evaluate the script"):
+            self._evaluate(
+                "logging",
+                "expert",
+                episodes=round(_SCRIPT_EPISODES * config.evaluation_episodes),
+                processes=max(1, config.processes - 2),
+                videos=config.videos,
+                keep_ends=True,
+            )
+
+    def _finetune_offline(self) -> None:
+        """IQL on the script's episodes, while the pretrained policies are asked for goals."""
+        offline = self._finetune("offline", "pretrain", self.config.offline_updates)
+        with self._beside("finetune offline", offline), self._stage("evaluate goal reaching"):
+            for name, run in (("pretrained", "pretrain"), ("goal_bc", "goal-bc")):
+                self._reach_goals(name, run)
         with self._stage("evaluate offline"):
             self._evaluate("offline", str(self.folder / "offline"))
-        for number, (before, after) in enumerate(itertools.pairwise(tuned_runs(config.rounds))):
-            with self._stage("collect its own"):
-                first_seed = config.episodes + number * config.own_episodes
-                self._collect(before, config.own_episodes, policy=str(self.folder / before), first_seed=first_seed, explore=True)
-            with self._stage("finetune online"), progress("Finetuning online", "updates") as report:
-                train(self._finetune(after, before, config.online_updates, new_fraction=0.5), report)
-        with self._stage("evaluate final"):
-            self._evaluate("final", str(self.folder / tuned_runs(config.rounds)[-1]), videos=config.videos)
+
+    def _improve(self, number: int, before: str, after: str) -> None:
+        """One round: a policy collects, and is finetuned on the store that holds its episodes, too."""
+        count = self.config.own_episodes
+        with self._stage("collect its own"):
+            first_seed = self.config.episodes + number * count
+            self._collect(before, count, policy=str(self.folder / before), first_seed=first_seed, explore=True)
+        with self._stage("finetune online"):
+            config = self._finetune(after, before, self.config.online_updates, new_fraction=0.5)
+            train_visibly(config, "Finetuning online")
 
     def result(self) -> Demo:
         """What the report is made of."""
@@ -185,9 +198,14 @@ class _Run:
             self.evaluations[name] = evaluate(config, report)
         say(f"  {name}: {sentence(self.evaluations[name])}")
 
-    def _await(self, stage: str, training: Future[float]) -> None:
-        seconds = training.result()
-        self._add(stage, seconds)
+    @contextmanager
+    def _beside(self, stage: str, config: TrainConfig) -> Iterator[None]:
+        """Trains in the background from here on, and waits for it at the end."""
+        with in_background(stage, config) as training:
+            console.print(f"  {stage}: {config.updates:,} updates in the background")
+            yield
+            with progress(f"  {stage}", "updates") as report:
+                self._add(stage, training.wait(report))
         console.print(f"  {stage}: done in {self.stages[stage]:.0f} s")
 
     @contextmanager
@@ -208,10 +226,3 @@ class _Run:
         path = self.folder / name
         values: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
         return values
-
-
-def _timed_train(config: TrainConfig) -> float:
-    """Train in a process of its own; returns the seconds it took."""
-    started = time.monotonic()
-    train(config)
-    return time.monotonic() - started
