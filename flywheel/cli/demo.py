@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from flywheel.cli.console import console, parse_config, progress, say
 from flywheel.cli.demo_report import Demo, tuned_runs, write_report
 from flywheel.cli.evaluate import sentence
 from flywheel.cli.train import train_visibly
+from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
 from flywheel.datasets.store import EpisodeStore
 from flywheel.rollout.collect import CollectConfig, collect
@@ -28,6 +29,7 @@ from flywheel.rollout.evaluate import EvaluateConfig, evaluate
 from flywheel.rollout.goals import Goals
 from flywheel.rollout.results import Evaluation
 from flywheel.rollout.rollout import EVALUATION_SEED
+from flywheel.tasks.env import make_env
 from flywheel.training import presets
 from flywheel.training.train import TrainConfig
 
@@ -73,11 +75,22 @@ class DemoConfig:
 def run(arguments: list[str]) -> None:
     """Turn the flywheel once, and write the report."""
     config = parse_config(DemoConfig, arguments, "flywheel demo", __doc__)
+    _check(config)
     demo = _Run(config)
     with demo.wall():
         demo.turn()
     report = write_report(demo.result())
     say(f"\nThe report is {report}; open it in a browser. Its figures are in summary.json beside it.")
+
+
+def _check(config: DemoConfig) -> None:
+    """Refuse what no stage could do, before the first one writes anything."""
+    make_env(TASK, config.robot)
+    least = {"rounds": 0, "videos": 0, "seed": 0}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if isinstance(value, int) and value < least.get(item.name, 1):
+            raise FlywheelError(f"The demo's {item.name} must be at least {least.get(item.name, 1)}, not {value}.")
 
 
 class _Run:
@@ -224,5 +237,9 @@ class _Run:
 
     def _load(self, name: str) -> dict[str, float]:
         path = self.folder / name
-        values: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-        return values
+        try:
+            return {str(stage): float(seconds) for stage, seconds in json.loads(path.read_bytes()).items()}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError, AttributeError):
+            raise FlywheelError(f"{path} is damaged; delete it and start again: only the times until now are lost.") from None

@@ -194,6 +194,10 @@ def test_training_from_a_missing_store(here: Path, capsys: pytest.CaptureFixture
         ("finetune --store arm --output run", "--initial"),
         ("finetune --store arm --output run --initial arm-run", "--data.task"),
         ("bench --bursts -1", "at least one burst"),
+        ("demo --robot fakke --output e", "did you mean 'fake'"),
+        ("demo --robot fake --episodes -1 --output e", "episodes must be at least 1, not -1"),
+        ("demo --robot fake --offline-updates 0 --output e", "offline_updates must be at least 1, not 0"),
+        ("demo --robot fake --rounds -1 --output e", "rounds must be at least 0, not -1"),
         ("store ls arm --limit -1", "--limit is -1"),
         ("store show arm zzz", "There is no episode 'zzz'"),
     ],
@@ -266,6 +270,15 @@ def test_values_that_no_network_can_learn_from(tmp_path: Path, capsys: pytest.Ca
     arguments = f"train iql --store {tmp_path}/absurd --output {tmp_path}/run --updates 50 --data.batch-size 8"
     assert "non-finite" in fails(arguments, capsys)
     assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[1]", b'{"all": "long"}', b'{"all": null}'])
+def test_damaged_times_of_a_demo(here: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+    (here / "demo").mkdir()
+    (here / "demo/stages.json").write_bytes(content)
+    before = files()
+    assert "demo/stages.json is damaged; delete it" in fails("demo --robot fake --output demo", capsys)
+    assert files() == before
 
 
 def _header(policy: bytes, **changes: object) -> bytes:
