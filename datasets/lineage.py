@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
 from flywheel.datasets.layout import Layout
 from flywheel.datasets.snapshot import Snapshot
+from flywheel.datasets.tfrecord import DamageWarning
 
 _FORMAT = 1
 _HASH = re.compile(r"[0-9a-f]{32}")
@@ -74,8 +76,14 @@ class LineageRecords:
         return Snapshot.load(path) if name in self.snapshots() else None
 
     def policies(self) -> dict[str, PolicyRecord]:
-        """All policies by checkpoint; raises `FlywheelError` for a damaged file."""
-        return {name: _load(self._layout.policies / f"{name}.json") for name in _names(self._layout.policies)}
+        """All policies by checkpoint; one whose file is damaged is left out with a `DamageWarning`."""
+        found = {}
+        for name in _names(self._layout.policies):
+            try:
+                found[name] = load_policy_record(self._layout.policies / f"{name}.json")
+            except FlywheelError as error:
+                warnings.warn(str(error), DamageWarning, stacklevel=2)
+        return found
 
 
 def _checked(name: str) -> str:
@@ -88,7 +96,8 @@ def _names(folder: Path) -> Iterator[str]:
     yield from sorted(path.stem for path in folder.glob("*.json") if _HASH.fullmatch(path.stem))
 
 
-def _load(path: Path) -> PolicyRecord:
+def load_policy_record(path: Path) -> PolicyRecord:
+    """Read one policy's file; raises `FlywheelError` if it is damaged."""
     try:
         value = json.loads(path.read_bytes())
         if value.pop("format") != _FORMAT:

@@ -22,8 +22,14 @@ def remember_snapshot(store: EpisodeStore, snapshot: Snapshot) -> None:
 
 def remember_policy(store: Path, run: Path, policy: LearnedPolicy) -> None:
     """Keep where a policy came from in the store; a store that is gone or cannot be written gives a warning."""
+    with _tolerant(store):
+        EpisodeStore.open(store).lineage.keep_policy(policy_record(policy, run))
+
+
+def policy_record(policy: LearnedPolicy, run: Path) -> PolicyRecord:
+    """What a policy tells of where it came from."""
     header = policy.header
-    record = PolicyRecord(
+    return PolicyRecord(
         checkpoint=policy.checkpoint,
         snapshot=header.snapshot,
         parent=header.parent,
@@ -33,8 +39,6 @@ def remember_policy(store: Path, run: Path, policy: LearnedPolicy) -> None:
         updates=header.updates,
         code_version=header.code_version,
     )
-    with _tolerant(store):
-        EpisodeStore.open(store).lineage.keep_policy(record)
 
 
 @contextmanager
