@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from flywheel.datasets.index import EpisodeIndex, Fingerprint, IndexRow, index_row
+from flywheel.datasets.index import EpisodeIndex, Fingerprint, IndexRow, Shard, index_row
 from flywheel.datasets.layout import Layout, Shards
 from flywheel.datasets.tfrecord import Damage, DamagedError, DamageWarning, Record, scan
 
@@ -46,6 +46,11 @@ class Catalog:
         self._read_shards()
         for name in self._journals.keys() - present:
             self._forget(self._journals.pop(name).rows)  # sealing has replaced them by now; what is left is gone from the disk
+
+    @property
+    def sealed(self) -> Mapping[str, Shard]:
+        """The rows of every shard that could be read, by its name."""
+        return self._sealed
 
     def save_index(self) -> None:
         """Add every sealed shard to the index on disk."""

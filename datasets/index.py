@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -128,6 +128,14 @@ class EpisodeIndex:
             return {}
         return {shard: rows for shard, rows in found.items() if rows is not None and len(rows) == shards[shard].records}
 
+    def fingerprints(self) -> dict[str, Fingerprint]:
+        """What every indexed shard was like."""
+        try:
+            with closing(self._connect("ro")) as connection:
+                return _fingerprints(connection)
+        except (sqlite3.Error, UnicodeDecodeError):
+            return {}
+
     def save(self, shards: Mapping[str, Shard]) -> None:
         """Add the shards that are not indexed yet; an index that cannot be used is begun again."""
         try:
@@ -138,6 +146,13 @@ class EpisodeIndex:
                 self._begin_again(shards)
         except (sqlite3.DatabaseError, UnicodeDecodeError):
             self._begin_again(shards)
+
+    def keep(self, shards: Collection[str]) -> None:
+        """Forget every shard but these; an index that cannot be written keeps what does no harm."""
+        with suppress(sqlite3.Error), closing(self._connect("rw")) as connection, connection:
+            for shard in _fingerprints(connection).keys() - set(shards):
+                for table in ("shards", "episodes"):
+                    connection.execute(f"DELETE FROM {table} WHERE shard = ?", (shard,))
 
     def _save(self, shards: Mapping[str, Shard]) -> None:
         with closing(self._connect("rwc")) as connection, connection:

@@ -129,6 +129,14 @@ class Layout:
         """What the compaction that is under way will make."""
         return self.path / ".meta" / "compaction.json"
 
+    def generation_folder(self, generation: int) -> Path:
+        """Where the shards of a generation are."""
+        return self.path / Shards("", generation=generation).folder
+
+    def generation_files(self, generation: int) -> list[Path]:
+        """All files of a generation, listed or not."""
+        return sorted(self.generation_folder(generation).glob("*.tfrecord-*" if not generation else "*"))
+
     @property
     def retired(self) -> Path:
         """One empty file per generation that was followed by another, made at that moment."""
