@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -14,14 +15,14 @@ from torch import Tensor
 from flywheel.core.batch import Batch
 from flywheel.core.episode import Episode
 from flywheel.core.errors import FlywheelError
-from flywheel.core.specs import Array
 from flywheel.datasets.array_build import Loaded, Wanted, default_budget, fill, plan
 from flywheel.datasets.array_cache import ArrayMaps
 from flywheel.datasets.column_cache import CachedEpisode, ColumnCache, open_arrays, open_cache
 from flywheel.datasets.frames import Frames, is_picture, shared
+from flywheel.datasets.gather import make_batch
 from flywheel.datasets.index import IndexRow
 from flywheel.datasets.relabel import Relabeled
-from flywheel.datasets.returns import Discount, per_sample
+from flywheel.datasets.returns import Discount
 from flywheel.datasets.sampler import Indices
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.store import EpisodeStore
@@ -108,60 +109,20 @@ class Columns:
             discount: Gamma, for all or per episode (E,).
             window: How many observations and actions each sample shows.
         """
-        here, is_pad_history = window.observations(indices)
-        following, _ = window.observations(indices, 1 if relabeled.steps is None else relabeled.steps)
-        actions, is_pad = window.actions(self.table, indices)
-        goals = [row for row in (relabeled.goal_row, relabeled.actor_goal_row) if row is not None]
-        observation, next_observation, *reached = self._observations([here, following, *goals])
-        reward = self.reward.take(indices.row) if relabeled.reward is None else relabeled.reward
-        gamma = per_sample(discount, indices)
-        return Batch(
-            observation=observation,
-            action=_gather(self.action, actions),
-            reward=torch.from_numpy(reward),
-            discount=torch.from_numpy(relabeled.discount) * (torch.from_numpy(gamma) if isinstance(gamma, np.ndarray) else gamma),
-            next_observation=next_observation,
-            goal=reached[0] if relabeled.goal_row is not None else _single_goal(relabeled, len(indices)),
-            actor_goal=reached[-1] if relabeled.actor_goal_row is not None else None,
-            is_chained=_optional(relabeled.is_chained),
-            mc_return=_optional(_mc_return(relabeled, gamma)),
-            is_pad=_optional(is_pad),
-            is_pad_history=_optional(is_pad_history),
-        )
+        return make_batch(self, indices, relabeled, discount, window)
 
-    def _observations(self, rows: Sequence[Ints]) -> list[dict[str, Tensor]]:
-        """The observations of several sets of rows, each (n,) or (n, h)."""
-        # One gather for all of them: one allocation that the allocator re-uses, where several would be page-faulted anew.
-        every = np.concatenate([part.reshape(-1) for part in rows])
-        columns = {"state": _gather(self.state, every)} | {key: frames.gather(every) for key, frames in self.arrays.items()}
-        stops = np.cumsum([part.size for part in rows]).tolist()
-        return [
-            {key: column[stop - part.size : stop].view(*part.shape, *column.shape[1:]) for key, column in columns.items()}
-            for part, stop in zip(rows, stops, strict=True)
-        ]
+    def observations(self, rows: Ints) -> dict[str, Tensor]:
+        """The observations of some rows (n,): the state (n, D), and the arrays."""
+        state = self._tensors[0].index_select(0, torch.from_numpy(rows))
+        return {"state": state} | {key: frames.gather(rows) for key, frames in self.arrays.items()}
 
+    def actions(self, rows: Ints) -> Tensor:
+        """The actions of some rows (n,): (n, A)."""
+        return self._tensors[1].index_select(0, torch.from_numpy(rows))
 
-def _gather(column: Floats, rows: Ints) -> Tensor:
-    found = shared(column).index_select(0, torch.from_numpy(rows.reshape(-1)))
-    return found.view(*rows.shape, column.shape[1])
-
-
-def _optional(array: Array | None) -> Tensor | None:
-    return None if array is None else torch.from_numpy(array)
-
-
-def _single_goal(relabeled: Relabeled, n: int) -> dict[str, Tensor] | None:
-    if relabeled.goal_state is None:
-        return None
-    return {"state": torch.from_numpy(relabeled.goal_state).expand(n, -1)}
-
-
-def _mc_return(relabeled: Relabeled, gamma: Discount) -> Floats | None:
-    """What the data collected; in hindsight gamma^(steps - 1), for a reward of 1 at the goal, or 0 where it was not reached."""
-    steps = relabeled.steps_to_goal
-    if steps is None:
-        return relabeled.mc_return
-    return np.where(steps > 0, gamma ** (steps - 1.0), 0.0).astype(np.float32)
+    @cached_property
+    def _tensors(self) -> tuple[Tensor, Tensor]:
+        return shared(self.state), shared(self.action)
 
 
 def _check_keys(store: EpisodeStore, arrays: Collection[str]) -> None:
