@@ -39,7 +39,7 @@ class CollectConfig:
     first_seed: int = 0
     """The seed of the first episode; training seeds lie below 10,000,000."""
     experiment: str = "collect"
-    """Recorded with every episode; the same seed in another experiment is another episode."""
+    """Recorded with every episode; the same seed in another experiment, or with other settings, is another episode."""
     processes: int = 4
     """How many episodes run at once."""
     safe: bool = False
@@ -137,4 +137,4 @@ def _open_store(config: CollectConfig) -> EpisodeStore:
 
 
 def _id(config: CollectConfig, policy: str, seed: int) -> str:
-    return deterministic_id(config.experiment, config.task, config.robot, policy, seed)
+    return deterministic_id(config.experiment, config.task, config.robot, policy, seed, safe=config.safe, explore=config.explore)

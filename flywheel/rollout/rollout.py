@@ -71,9 +71,12 @@ def rollout(
     return Episode.from_transitions(observations, actions, rewards, terminal=terminated, metadata=metadata)
 
 
-def deterministic_id(experiment: str, task: str, robot: str, policy: str, seed: int) -> str:
+def deterministic_id(
+    experiment: str, task: str, robot: str, policy: str, seed: int, *, safe: bool = False, explore: bool = False
+) -> str:
     """The id of the episode that these give: the same again after an interruption, so that it is stored once."""
-    return json_hash({"experiment": experiment, "task": task, "robot": robot, "policy": policy, "seed": seed})
+    changed = {name: True for name, value in (("safe", safe), ("explore", explore)) if value}  # ids from before they counted stay
+    return json_hash({"experiment": experiment, "task": task, "robot": robot, "policy": policy, "seed": seed, **changed})
 
 
 def _draw(env: Env, frames: list[Array] | None, size: tuple[int, int]) -> None:

@@ -60,6 +60,15 @@ def test_another_experiment_is_more_data_in_the_same_dataset(tmp_path: Path) -> 
     assert agents == {"lift-expert", "random"}
 
 
+@pytest.mark.parametrize("settings", [{"safe": True}, {"explore": True}, {"safe": True, "explore": True}])
+def test_other_settings_make_other_episodes(tmp_path: Path, settings: dict[str, bool]) -> None:
+    collect(config(tmp_path, episodes=2))
+    result = collect(config(tmp_path, episodes=2, **settings))
+    assert (result.stored, result.skipped) == (2, 0)
+    again = collect(config(tmp_path, episodes=2, **settings))
+    assert (again.stored, again.skipped) == (0, 2)
+
+
 @pytest.mark.parametrize(
     "settings", [{"first_seed": EVALUATION_SEED}, {"first_seed": EVALUATION_SEED - 3}, {"first_seed": -1}, {"episodes": 0}]
 )
