@@ -29,6 +29,7 @@ from flywheel.datasets.labels import Label
 from flywheel.datasets.layout import NAME, VERSION, Layout
 from flywheel.datasets.lineage import LineageRecords
 from flywheel.datasets.overlay import Overlay, revise
+from flywheel.datasets.places import url_of
 from flywheel.datasets.query import Parameter, select
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.snapshot import Snapshot
@@ -63,13 +64,13 @@ class StoreInfo:
 class EpisodeStore:
     """A store on disk; make or open one with `create` or `open`."""
 
-    def __init__(self, path: Path, schema: Schema, name: str) -> None:
+    def __init__(self, path: Path, schema: Schema, name: str, catalog: Catalog | None = None) -> None:
         self.path = path
         """The version folder, which TFDS calls the data directory."""
         self.schema = schema
         self.name = name
         self._layout = Layout(path)
-        self._catalog = Catalog(self._layout)
+        self._catalog = catalog or Catalog(self._layout)
         self._labels = LabelLog(self._layout.labels)
         self.lineage = LineageRecords(self._layout)
         """The snapshots that were trained on and the policies that came of them."""
@@ -95,11 +96,15 @@ class EpisodeStore:
         return store
 
     @classmethod
-    def open(cls, path: Path) -> EpisodeStore:
+    def open(cls, path: Path | str) -> EpisodeStore:
         """Open a store by its version folder, its data set folder, or a root that holds exactly one; writes nothing.
 
-        Raises `FlywheelError` if there is none, or more than one.
+        A URL (``s3://bucket/lift``) opens what `sync` has copied there. Raises `FlywheelError` if there is none, or more than one.
         """
+        if url := url_of(path):
+            from flywheel.datasets.remote import open_remote  # it builds on this file
+
+            return open_remote(url)
         path = Path(path)
         candidates = [path, path / VERSION, *sorted(path.glob(f"*/{VERSION}"))]
         found = [folder for folder in candidates if _is_store(folder)]

@@ -70,6 +70,7 @@ class EpisodeWriter:
         self._current: _Open | None = None
         self._full: list[_Open] = []
         self._process = os.getpid()
+        layout.journals.mkdir(exist_ok=True)  # a copy of a store has none
         with layout.locked():
             recover(layout)
         with self._claims.held():
