@@ -26,7 +26,6 @@ COMMANDS = {
     "export": "Write the episodes of a store as RLDS, LeRobot, robomimic or Minari for other programs to read",
     "store": "Look into a store and label it: info, ls, show, query, label, history, snapshot, diff, verify",
     "lineage": "Where an episode, a policy or a snapshot comes from, and what came of it",
-    "lineage": "Where an episode, a policy or a snapshot comes from, and what came of it",
     "robot": "Check that a robot keeps its promises: robot check NAME",
     "bench": "Measure this machine's rates: sampling, updates, appends, environment steps",
 }
