@@ -91,6 +91,18 @@ def validate(path: Path) -> None:
         raise _refuse(path, "its features.json names no features")
 
 
+def shard_files(path: Path) -> dict[str, list[tuple[Path, int]]]:
+    """The shards of each split of a data set that `validate` has passed, with their numbers of records."""
+    info = _read_json(path / "dataset_info.json")
+    found = {}
+    for split in info["splits"]:
+        files = _files(path, info["name"], info.get("fileFormat", "tfrecord"), split)
+        found[split["name"]] = [
+            (path / file, int(count)) for file, count in zip(files, split.get("shardLengths", []), strict=True)
+        ]
+    return found
+
+
 def _files(path: Path, name: str, suffix: str, split: Any) -> Iterator[str]:
     """The file names that TFDS will read for a split."""
     if not isinstance(split, dict):

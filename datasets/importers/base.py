@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from flywheel.core.episode import Episode
-from flywheel.core.errors import FlywheelError, SpecError
+from flywheel.core.errors import FlywheelError
 from flywheel.core.lineage import json_hash
 from flywheel.core.specs import ActionSpec
 from flywheel.datasets.schema import Schema
@@ -134,11 +134,13 @@ def _within(given: ActionSpec, stored: ActionSpec) -> bool:
 
 def _check_same_mapping(store: EpisodeStore, episode_id: str, source: str, common: dict[str, Any]) -> None:
     """An id does not tell the mapping: without this, importing again with a mended mapping would silently change nothing."""
+    if "mapping" not in common:
+        return
     try:
-        before = json.loads(source).get("mapping", "") if source else common.get("mapping", "")
-    except (ValueError, AttributeError):
-        raise SpecError(f"Episode {episode_id} of {store.path} has a source that is no JSON.") from None
-    if before != common.get("mapping", ""):
+        before = json.loads(source)["mapping"]
+    except (ValueError, KeyError, TypeError):
+        before = None
+    if before != common["mapping"]:
         raise FlywheelError(
             f"Episode {episode_id} is in {store.path} already, imported with another mapping; import into another --name."
         )

@@ -66,13 +66,13 @@ def reading(path: Path, what: str) -> Iterator[None]:
         raise FlywheelError(f"{path}: {what} cannot be read ({reason}); the file is damaged or of another kind.") from None
 
 
-def need(module: str) -> Any:
+def need(module: str, extra: str = "import") -> Any:
     """Import an optional library; raises `FlywheelError` naming the extra if it is missing."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError:
         package = module.partition(".")[0]
-        raise FlywheelError(f"This needs the package '{package}': pip install 'flywheel-robotics[import]'.") from None
+        raise FlywheelError(f"This needs the package '{package}': pip install 'flywheel-robotics[{extra}]'.") from None
 
 
 def check_size(path: Path, what: str, promised: int, held: int) -> None:

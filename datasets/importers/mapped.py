@@ -163,10 +163,9 @@ class MappedSource:
 
     @contextmanager
     def _naming(self, index: int) -> Iterator[None]:
-        """Say file and episode of what is wrong, where a reader has not said the file already."""
+        """Say file and episode of what is wrong; a reader may have said the file already."""
         try:
             yield
         except FlywheelError as error:
-            if str(self._reader.path) in str(error):
-                raise
-            raise FlywheelError(f"{self._reader.path}, episode {self._reader.label(index)}: {error}") from None
+            file = "" if str(self._reader.path) in str(error) else f"{self._reader.path}, "
+            raise FlywheelError(f"{file}episode {self._reader.label(index)}: {error}") from None

@@ -44,7 +44,9 @@ NAMED: dict[str, dict[str, Any]] = {
         "task": "task_code",
         "experiment_id": "skill",
         "robot": {"value": "kuka_iiwa"},
-    }
+    },
+    # Made by rlds_dataset_builder: the last step is a transition as any other.
+    "oxe": {"last_step": "transition"},
 }
 """Mappings that are built in."""
 _METADATA = {item.name for item in fields(EpisodeMetadata)} - {"episode_id", "source"}

@@ -29,7 +29,7 @@ class ImportConfig:
     kind: Literal["", "rlds", "robomimic", "robosuite", "lerobot", "minari", "d4rl", "ogbench", "npz"] = ""
     """The source's format; found out where it is empty."""
     mapping: str = ""
-    """A YAML file that says which of its fields become what (datasets/importers/mapping.py), or mt_opt, which is built in."""
+    """Which of its fields become what: a YAML file (see datasets/importers/mapping.py), or mt_opt or oxe, which are built in."""
     dry_run: bool = False
     """Show what would be imported and write nothing."""
 

@@ -12,6 +12,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from flywheel.datasets import example
+from flywheel.datasets.tfrecord import frame
+
 
 def observations(episode: int, count: int) -> np.ndarray:
     """(count, 2) float32"""
@@ -120,3 +123,83 @@ def ogbench(path: Path, lengths: list[int]) -> Path:
         button_states=np.ones((len(seen), 2), np.int64),
     )
     return path
+
+
+_FEATURES = "tensorflow_datasets.core.features."
+
+
+def group(**features: Any) -> dict[str, Any]:
+    """A FeaturesDict as features.json writes it."""
+    return {"pythonClassName": _FEATURES + "features_dict.FeaturesDict", "featuresDict": {"features": features}}
+
+
+def tensor(dtype: str = "float32", *shape: int, encoding: str = "none") -> dict[str, Any]:
+    """A Tensor as features.json writes it."""
+    dimensions = {"dimensions": [str(size) for size in shape]} if shape else {}
+    about = {"shape": dimensions, "dtype": dtype, "encoding": encoding}
+    return {"pythonClassName": _FEATURES + "tensor_feature.Tensor", "tensor": about}
+
+
+def image(*shape: int, encoding: str = "png") -> dict[str, Any]:
+    """An Image as features.json writes it."""
+    about = {"shape": {"dimensions": [str(size) for size in shape]}, "dtype": "uint8", "encodingFormat": encoding}
+    return {"pythonClassName": _FEATURES + "image_feature.Image", "image": about}
+
+
+TEXT = {"pythonClassName": _FEATURES + "text_feature.Text", "text": {}}
+FLAGS = {name: tensor("bool") for name in ("is_first", "is_last", "is_terminal")}
+
+
+def rlds(folder: Path, steps: dict[str, Any], others: dict[str, Any], shards: list[list[dict[str, Any]]]) -> Path:
+    """``folder/toy/1.0.0`` with these features, and a shard per list of records as `example.encode` takes them."""
+    path = folder / "toy" / "1.0.0"
+    path.mkdir(parents=True)
+    dataset = {"pythonClassName": _FEATURES + "dataset_feature.Dataset", "sequence": {"feature": group(**steps), "length": "-1"}}
+    (path / "features.json").write_text(json.dumps(group(steps=dataset, **others)))
+    split = {"name": "train", "shardLengths": [str(len(records)) for records in shards], "numBytes": "1"}
+    about = {"name": "toy", "version": "1.0.0", "fileFormat": "tfrecord", "splits": [split]}
+    (path / "dataset_info.json").write_text(json.dumps(about))
+    for number, records in enumerate(shards):
+        data = b"".join(frame(example.encode(record)) for record in records)
+        (path / f"toy-train.tfrecord-{number:05d}-of-{len(shards):05d}").write_bytes(data)
+    return path
+
+
+def flags(count: int, *, terminal: bool) -> dict[str, Any]:
+    """The flags of an episode of so many steps."""
+    places = np.arange(count)
+    return {
+        "steps/is_first": (places == 0).astype(np.int64),
+        "steps/is_last": (places == count - 1).astype(np.int64),
+        "steps/is_terminal": ((places == count - 1) & terminal).astype(np.int64),
+    }
+
+
+OXE = {
+    "observation": group(state=tensor("float32", 2), gripper=tensor("float64", encoding="bytes"), words=TEXT),
+    "action": group(arm=tensor("float32", 1), hand=tensor("bool")),
+    "reward": tensor(),
+    "discount": tensor(),
+    "language_instruction": TEXT,
+    **FLAGS,
+}
+
+
+def oxe_record(number: int, count: int, *, terminal: bool, last_reward: float = 0.0) -> dict[str, Any]:
+    """An episode of `count` steps, the last of which RLDS gives neither action nor reward; here they are 9 and `last_reward`."""
+    return {
+        "steps/observation/state": observations(number, count).reshape(-1),
+        "steps/observation/gripper": [np.float64(0.25 * step).tobytes() for step in range(count)],
+        "steps/observation/words": [b"word"] * count,
+        "steps/action/arm": np.append(actions(number, count - 1)[:, 0], np.float32(9)),
+        "steps/action/hand": (np.arange(count) % 2).astype(np.int64),
+        "steps/reward": np.append(rewards(number, count - 1), np.float32(last_reward)),
+        "steps/discount": np.ones(count, np.float32),
+        "steps/language_instruction": [f"lift {number}".encode()] * count,
+        "episode_metadata/file_path": [b"somewhere"],
+        "episode_metadata/agent_id": [b"person"],
+        **flags(count, terminal=terminal),
+    }
+
+
+OXE_METADATA = {"episode_metadata": group(file_path=TEXT, agent_id=TEXT)}

@@ -55,7 +55,7 @@ def test_one_file_without_ends_is_one_episode(tmp_path: Path) -> None:
 
 def test_a_terminal_in_the_middle_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "one.npz", **_episode(0, 3, terminal=np.array([False, True, True])))
-    with pytest.raises(FlywheelError, match="one.npz: 'terminal' marks row 1, which is not the last one"):
+    with pytest.raises(FlywheelError, match=r"one.npz: 'terminal' marks row 1, which is not the last one"):
         load(tmp_path, tmp_path / "one.npz")
 
 
@@ -148,7 +148,7 @@ def test_names_that_climb_out_are_refused(tmp_path: Path, name: str) -> None:
     np.savez(path, **_episode(0, 3))
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(name, b"x")
-    with pytest.raises(FlywheelError, match="is no array of an npz file|cannot be read"):
+    with pytest.raises(FlywheelError, match=r"is no array of an npz file|cannot be read"):
         Npz(path)
 
 
