@@ -200,9 +200,11 @@ def _load(connection: sqlite3.Connection, shard: str) -> list[IndexRow] | None:
 def _row(values: Sequence[Any]) -> IndexRow:
     # Built like this in a fifth of the time that the constructor takes: 100,000 rows are read whenever a store is opened.
     row = object.__new__(IndexRow)
-    row.__dict__.update(zip(_COLUMNS, values, strict=True))
-    row.__dict__.update({name: bool(row.__dict__[name]) for name in _BOOLS})
-    row.__dict__.update(_UNLABELLED)
+    state = row.__dict__
+    state.update(zip(_COLUMNS, values, strict=True))
+    state.update(_UNLABELLED)
+    for name in _BOOLS:
+        state[name] = bool(state[name])
     return row
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -23,11 +23,11 @@ from flywheel.core.errors import FlywheelError
 from flywheel.datasets.index import IndexRow, Trim, revised
 from flywheel.datasets.tfrecord import Damage
 
-FIELDS = ("success", "invalid", "deleted", "trim", "task")
+_KINDS: Mapping[str, type] = {"success": bool, "invalid": bool, "deleted": bool, "trim": Trim, "task": str}
+FIELDS = tuple(_KINDS)
 _SEAL = re.compile(rb',"crc":"([0-9a-f]{8})"\}')
 """What ends a line. It cannot stand within a JSON text, where a quote has a backslash before it."""
 _SEAL_BYTES = len(',"crc":"00000000"}')
-_LONGEST = {"by": 200, "reason": 2_000, "task": 200}
 
 Value = bool | str | Trim | None
 
@@ -58,20 +58,23 @@ class Entry(NamedTuple):
 
 def check_label(label: Label) -> Label:
     """The label itself; raises `FlywheelError` for a field or a value that there is not."""
-    kinds: dict[str, type] = {"success": bool, "invalid": bool, "deleted": bool, "trim": Trim, "task": str}
-    if label.field not in kinds:
+    value = label.value
+    if label.field not in _KINDS:
         raise FlywheelError(f"There is no label '{label.field}'; known: {', '.join(FIELDS)}.")
-    if label.value is not None and not isinstance(label.value, kinds[label.field]):
-        raise FlywheelError(f"The label '{label.field}' cannot be {label.value!r}.")
-    if isinstance(label.value, Trim) and not (0 <= label.value.start < label.value.stop < 2**63):
-        raise FlywheelError(f"The trim of {label.episode_id} must keep steps: {label.value.start}:{label.value.stop} keeps none.")
-    if isinstance(label.value, Trim) and not math.isfinite(label.value.episode_return):
-        raise FlywheelError(f"The trimmed part of {label.episode_id} has no finite return.")
-    texts = {"by": label.by, "reason": label.reason, "task": label.value if isinstance(label.value, str) else "any"}
-    for name, text in texts.items():
-        if len(text) > _LONGEST[name] or not text.isprintable() or (name != "reason" and not text.strip()):
-            raise FlywheelError(f"A label's '{name}' must be one line of at most {_LONGEST[name]} letters, not {text[:40]!r}.")
+    if value is not None and not isinstance(value, _KINDS[label.field]):
+        raise FlywheelError(f"The label '{label.field}' cannot be {value!r}.")
+    if isinstance(value, Trim) and not (0 <= value.start < value.stop < 2**63 and math.isfinite(value.episode_return)):
+        raise FlywheelError(f"The trim of {label.episode_id} cannot be {value.start}:{value.stop}.")
+    _check_text("by", label.by, 200)
+    _check_text("reason", label.reason or "-", 2_000)
+    if isinstance(value, str):
+        _check_text("task", value, 200)
     return label
+
+
+def _check_text(name: str, text: str, longest: int) -> None:
+    if len(text) > longest or not text.isprintable() or not text.strip():
+        raise FlywheelError(f"A label's '{name}' must be one line of 1 to {longest} letters, not {text[:40]!r}.")
 
 
 def encode_label(label: Label) -> bytes:
@@ -113,7 +116,7 @@ def whole(line: bytes) -> list[bytes]:
 def parse_label(body: bytes) -> Label:
     """The label of a whole line; raises `ValueError` if this version does not know what it says."""
     try:
-        values = json.loads(body + b"}")
+        values = json.loads(body.decode() + "}")
         if values["field"] == "trim" and values["value"] is not None:
             start, stop, episode_return = values["value"]
             values["value"] = Trim(int(start), int(stop), float(episode_return))
