@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -24,7 +25,7 @@ COMMANDS = {
     "deploy": "Run a policy on a robot behind the safety layer, recording its episodes",
     "import": "Append the episodes of a foreign data set (RLDS, robomimic, LeRobot, Minari, D4RL, ...) to a store",
     "export": "Write the episodes of a store as RLDS, LeRobot, robomimic or Minari for other programs to read",
-    "store": "Look into a store and label it: info, ls, show, query, label, history, snapshot, diff, verify",
+    "store": "Look into a store and label it: info, ls, show, view, query, label, snapshot, verify, sync and more",
     "lineage": "Where an episode, a policy or a snapshot comes from, and what came of it",
     "robot": "Check that a robot keeps its promises: robot check NAME",
     "bench": "Measure this machine's rates: sampling, updates, appends, environment steps",
@@ -74,6 +75,9 @@ def _run(command: str, arguments: list[str]) -> None:
             raise
         print_error(f"This command needs the package '{error.name}'; install it with: pip install 'flywheel-robotics[all]'.")
         raise SystemExit(1) from None
+    except BrokenPipeError:  # the reader, for example head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
     except OSError as error:
         if error.errno not in _THE_WORLD:
             raise
