@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from flywheel.core.files import fsync_folder, write_fully
+from flywheel.core.files import fsync_folder
 from flywheel.datasets.filesystem import boot_id, locks_tell_the_dead, refusing
 from flywheel.datasets.layout import MANY_SHARDS, Layout, Shards
-from flywheel.datasets.tfrecord import Damage, DamageWarning, Record, frame, scan
+from flywheel.datasets.tfrecord import Damage, DamageWarning, Framed, Record, frame, scan, write_pieces
 
 _ADVISE_EVERY = 1_000
 
@@ -54,17 +54,15 @@ class Journal:
                 raise
         return cls(path, descriptor)
 
-    def write(self, framed: bytes) -> int:
-        """Write one framed record behind the last, not yet durable, and return its offset.
+    def write(self, framed: Framed) -> int:
+        """Write one record behind the last, not yet durable, and return its offset.
 
         Raises `FlywheelError` if the disk is full; the file then ends where it did before.
         """
         offset = self.size
         with refusing(self.path), self._undone(offset):
-            view = memoryview(framed)
-            while view:
-                view = view[os.pwrite(self.descriptor, view, offset + len(framed) - len(view)) :]
-        self.size = offset + len(framed)
+            write_pieces(self.descriptor, framed.pieces, offset)
+        self.size = offset + framed.size
         self.records += 1
         return offset
 
@@ -205,9 +203,12 @@ def write_records(path: Path, payloads: Iterable[bytes]) -> None:
     """Write a file of records, whole or not at all; its name is durable once its folder is synced, too."""
     temporary = path.with_name(f".{path.name}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+    end = 0
     try:
         for payload in payloads:
-            write_fully(descriptor, frame(payload))
+            framed = frame(payload)
+            write_pieces(descriptor, framed.pieces, end)
+            end += framed.size
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

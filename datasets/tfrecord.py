@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import google_crc32c
+import numpy as np
 
 from flywheel.core.errors import FlywheelError
 
@@ -22,6 +23,11 @@ OVERHEAD = _HEADER + _CRC.size
 """Bytes that the frame adds to a payload."""
 _WINDOW = 1 << 20
 """Bytes read at a time in the search for the next record behind a damaged length."""
+_MOST_PIECES = 1024
+"""What one system call takes (IOV_MAX of Linux and macOS)."""
+
+Piece = bytes | memoryview
+"""Bytes, or a view of contiguous ones that are written as they lie: pictures are not copied on their way to the disk."""
 
 
 class DamagedError(FlywheelError):
@@ -62,16 +68,46 @@ class Damage:
     """Whether it may be the beginning of a record that was never written to its end."""
 
 
-def masked_crc(data: bytes) -> int:
+@dataclass(frozen=True, slots=True, eq=False)
+class Framed:
+    """A record in pieces, ready to be written; `bytes` joins them."""
+
+    pieces: tuple[Piece, ...]
+    size: int
+    """The bytes of all pieces."""
+    crc: int
+    """The payload's masked CRC32C."""
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.pieces)
+
+
+def masked_crc(*pieces: Piece) -> int:
     """CRC32C rotated and offset, as TFRecord stores it (so that a CRC over data holding CRCs stays sound)."""
-    crc = int(google_crc32c.value(data))
+    crc = 0
+    for piece in pieces:
+        # It takes no memoryview, and an array does not copy.
+        crc = google_crc32c.extend(crc, piece if isinstance(piece, bytes) else np.frombuffer(piece, np.uint8))
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def frame(payload: bytes) -> bytes:
-    """The payload as a TFRecord."""
-    length = _LENGTH.pack(len(payload))
-    return b"".join((length, _CRC.pack(masked_crc(length)), payload, _CRC.pack(masked_crc(payload))))
+def frame(*payload: Piece) -> Framed:
+    """The payload, whose pieces lie one behind another, as a TFRecord; nothing is copied."""
+    size = sum(map(len, payload))
+    length, crc = _LENGTH.pack(size), masked_crc(*payload)
+    return Framed((length + _CRC.pack(masked_crc(length)), *payload, _CRC.pack(crc)), size + OVERHEAD, crc)
+
+
+def write_pieces(descriptor: int, pieces: Sequence[Piece], offset: int) -> None:
+    """Write all pieces at an offset of an open file, one behind another."""
+    for start in range(0, len(pieces), _MOST_PIECES):
+        batch = pieces[start : start + _MOST_PIECES]
+        size, written = sum(map(len, batch)), os.pwritev(descriptor, batch, offset)
+        if written < size:  # rare: a disk that is nearly full, or 2 GB at once
+            rest = memoryview(b"".join(batch))
+            while written < size:
+                written += os.pwrite(descriptor, rest[written:], offset + written)
+        offset += size
 
 
 def read_record(descriptor: int, offset: int, stop: int | None = None) -> Record:

@@ -20,7 +20,7 @@ from flywheel.datasets.index import EpisodeIndex, Fingerprint, IndexRow
 from flywheel.datasets.journal import Journal, StoreWarning, publish, recover
 from flywheel.datasets.layout import Layout
 from flywheel.datasets.schema import Schema
-from flywheel.datasets.tfrecord import frame, masked_crc
+from flywheel.datasets.tfrecord import frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,7 @@ class EpisodeWriter:
         if os.getpid() != self._process:
             raise FlywheelError("An episode writer does not survive a fork; open one in each process.")
         episode = episode.validate(self._schema.observation, self._schema.action)
-        payload = encode_episode(episode, self._schema)
-        framed = frame(payload)
+        framed = frame(encode_episode(episode, self._schema))
         current = self._open_journal()
         with self._claims.held():
             known = self._find(episode.metadata.episode_id)
@@ -106,7 +105,7 @@ class EpisodeWriter:
             self._make_durable(known)
             return known.episode_id
         current.journal.sync(offset)
-        current.rows.append(_row(episode, payload, current.journal, offset))
+        current.rows.append(_row(episode, framed.crc, current.journal, offset))
         self.seal_if_due()
         return episode.metadata.episode_id
 
@@ -185,12 +184,12 @@ class EpisodeWriter:
                 os.close(descriptor)
 
 
-def _row(episode: Episode, payload: bytes, journal: Journal, offset: int) -> IndexRow:
+def _row(episode: Episode, crc: int, journal: Journal, offset: int) -> IndexRow:
     return IndexRow(
         **episode.metadata.to_json(),
         length=episode.transitions,
         episode_return=episode.episode_return,
         shard=f"{journal.path.parent.name}/{journal.path.name}",
         offset=offset,
-        crc=masked_crc(payload),
+        crc=crc,
     )

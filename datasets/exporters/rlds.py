@@ -69,7 +69,7 @@ def _records(job: Export) -> Iterator[bytes]:
     for episode in job.episodes():
         features = episode_features(episode, job.store.schema)
         features[f"steps/{_INSTRUCTION}"] = [episode.metadata.task.encode()] * len(episode)
-        yield frame(example.encode(features))
+        yield bytes(frame(example.encode(features)))
 
 
 def _write_shards(folder: Path, records: Iterator[bytes], limit: float) -> list[_Shard]:

@@ -39,7 +39,7 @@ class ArraySpec:
             cast = array.astype(self.dtype, copy=False)
         if np.issubdtype(cast.dtype, np.floating) and not np.isfinite(cast).all():
             raise SpecError(f"{name} holds a NaN or an infinity; mend the sensor or drop the step before it is logged.")
-        if np.issubdtype(cast.dtype, np.integer) and (cast != array).any():
+        if cast is not array and np.issubdtype(cast.dtype, np.integer) and (cast != array).any():
             raise SpecError(f"{name} holds numbers that the declared {self.dtype} cannot; declare a wider one.")
         return cast
 

@@ -23,7 +23,7 @@ SCHEMA = Schema(
     ObservationSpec({"state": ArraySpec((6,)), "count": ArraySpec((), "int32")}), ActionSpec((-1.0, -1.0), (1.0, 1.0))
 )
 _QUICK = 30
-_CALLS = ("pwrite", "fdatasync", "fsync", "link", "unlink", "replace", "ftruncate", "truncate")
+_CALLS = ("pwrite", "pwritev", "fdatasync", "fsync", "link", "unlink", "replace", "ftruncate", "truncate")
 
 
 def make_episode(lane: int, number: int) -> Episode:
@@ -91,14 +91,15 @@ def _kill_before(call: int) -> None:
             nonlocal left
             left -= 1
             if not left:
-                if function is write_bytes:  # a write may be cut anywhere
-                    function(args[0], args[1][: len(args[1]) // 2], args[2])
+                if function in writes:  # a write may be cut anywhere
+                    data = args[1] if function is writes[0] else b"".join(args[1])
+                    writes[0](args[0], data[: len(data) // 2], args[2])
                 os.kill(os.getpid(), signal.SIGKILL)
             return function(*args, **kwargs)
 
         return wrapper
 
-    write_bytes = os.pwrite
+    writes = (os.pwrite, os.pwritev)
     for name in _CALLS:
         setattr(os, name, counted(getattr(os, name)))
 

@@ -12,7 +12,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.datasets.journal import Journal
 from flywheel.datasets.layout import Layout, Shards
 from flywheel.datasets.store import EpisodeStore
-from flywheel.datasets.tfrecord import DamageWarning
+from flywheel.datasets.tfrecord import DamageWarning, frame
 from flywheel.datasets.verify import verify
 from tests.point import episode, make_store
 
@@ -130,11 +130,24 @@ def test_a_journal_that_is_a_shard_already_is_only_dropped(tmp_path: Path) -> No
 def test_a_shard_that_nobody_lists_is_replaced(tmp_path: Path) -> None:
     store = make_store(tmp_path, range(3))
     (store.path / "point-train.tfrecord-00001").write_bytes(b"half a shard")
+    os.link(store.path / "point-train.tfrecord-00001", store.path / "point-train.tfrecord-00007")
     assert len(_ids(store)) == 3
     with store.writer() as writer:
         writer.append(episode(9))
     assert len(_ids(store)) == 4
-    assert verify(store).leftovers == []
+    assert [problem.file for problem in verify(store).leftovers] == ["point-train.tfrecord-00007"]
+
+
+def test_a_shard_that_an_older_list_does_not_name_is_kept(tmp_path: Path) -> None:
+    store = make_store(tmp_path, range(3))
+    older = (store.path / "dataset_info.json").read_bytes()
+    with store.writer() as writer:
+        writer.append(episode(9))
+    (store.path / "dataset_info.json").write_bytes(older)  # put back from a copy
+    with pytest.warns(DamageWarning, match="is not listed; it is kept as"), store.writer() as writer:
+        writer.append(episode(10))
+    (kept,) = (store.path / ".meta" / "damaged").iterdir()
+    assert kept.read_bytes() == bytes(frame(encode_episode(episode(9), store.schema)))
 
 
 def test_a_full_disk_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None:
@@ -149,15 +162,16 @@ def test_a_full_disk_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None
 
 def test_a_failed_write_that_cannot_be_cut_off_is_overwritten(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path)
-    journal.write(b"good")
+    good, better = frame(b"good"), frame(b"better")
+    journal.write(good)
     working, journal.descriptor = journal.descriptor, os.open(journal.path, os.O_RDONLY)
     with pytest.raises(FlywheelError, match=r"Writing .* failed"):
-        journal.write(b"never")
+        journal.write(frame(b"never"))
     os.close(journal.descriptor)
     journal.descriptor = working
-    assert (journal.size, journal.records) == (4, 1)
-    assert journal.write(b"better") == 4
-    assert journal.path.read_bytes() == b"goodbetter"
+    assert (journal.size, journal.records) == (good.size, 1)
+    assert journal.write(better) == good.size
+    assert journal.path.read_bytes() == bytes(good) + bytes(better)
     journal.close()
 
 
