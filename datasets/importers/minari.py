@@ -153,11 +153,7 @@ class MinariReader:
                 raise FlywheelError(
                     f"{self.path} does not tell its {name} space; load it once with Minari 0.5 or later and save it again."
                 )
-            found = leaves(json.loads(text), f"{name}s")
-            return [
-                Leaf(item.name, (f"{name}s", *item.path), item.type, item.shape, item.dtype, item.low, item.high)
-                for item in found
-            ]
+            return leaves(json.loads(text), f"{name}s")
 
     def _leaf(self, index: int, name: str) -> Array:
         return self._episodes.column(index, name) if name == "rewards" else self._episodes.leaf(index, self._leaves[name])
