@@ -18,7 +18,7 @@ import numpy.typing as npt
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.importers.flat import FlatReader, Spans, marks
 from flywheel.datasets.importers.hdf5 import Hdf5
-from flywheel.datasets.importers.mapping import ActionField, Field, FieldMap, Value
+from flywheel.datasets.importers.mapping import ActionField, Field, FieldMap
 
 
 class D4rlReader(FlatReader):
@@ -35,7 +35,7 @@ class D4rlReader(FlatReader):
         self._picture = len(file.shape("observations")) > 2
         count = file.length("actions")
         following = {"observations": "next_observations"} if "next_observations" in self._names else {}
-        super().__init__(file, count, _spans(file, self._names, count, given.get("episode_steps", 0)), following)
+        super().__init__(file, count, _spans(file, self._names, count, given.get("episode_steps", 0)), following, task=path.stem)
 
     def default(self) -> FieldMap:
         """`observations` are the state, or the picture."""
@@ -43,7 +43,6 @@ class D4rlReader(FlatReader):
             observation={"image" if self._picture else "state": Field(("observations",))},
             action=ActionField(("actions",)),
             reward="rewards" if "rewards" in self._names else "",
-            metadata={"task": Value(value=self.path.stem)},
             settings={"episode_steps": 0},
         )
 

@@ -59,8 +59,10 @@ def reading(path: Path, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except FlywheelError:
-        raise
+    except FlywheelError as error:
+        if str(path) in str(error):
+            raise
+        raise FlywheelError(f"{path}: {what}: {error}") from None
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise FlywheelError(f"{path}: {what} cannot be read ({reason}); the file is damaged or of another kind.") from None

@@ -79,6 +79,8 @@ class FlatReader:
     """For an observation array, the one that holds each row's next observation."""
     last_is_observation: bool = False
     """Whether an episode's last row holds the final observation, and an action that leads nowhere."""
+    task: str = ""
+    """What the format tells of the task."""
 
     @property
     def path(self) -> Path:
@@ -107,14 +109,17 @@ class FlatReader:
         observation = self._take(fields.observation_sources, start, stop)
         action = self._take(fields.action.sources, start, actions_stop)
         reward = self._rows(fields.reward, start, actions_stop) if fields.reward else None
-        values = self._take(fields.metadata_sources, start, stop)
+        rest: dict[str, Any] = {
+            "values": self._take(fields.metadata_sources, start, stop),
+            "metadata": {"task": self.task},
+        }
         if self.last_is_observation:
-            return Trajectory(observation, action, reward, terminal, values=values)
+            return Trajectory(observation, action, reward, terminal, **rest)
         final = self._final(observation, start, stop)
         if final.keys() < observation.keys():
-            return without_final_observation(observation, action, reward, terminal=terminal, values=values)
+            return without_final_observation(observation, action, reward, terminal=terminal, **rest)
         whole = {name: np.concatenate([rows, final[name]]) for name, rows in observation.items()}
-        return Trajectory(whole, action, reward, terminal, values=values)
+        return Trajectory(whole, action, reward, terminal, **rest)
 
     def actions(self, fields: FieldMap) -> Iterator[tuple[int, Mapping[str, Array]]]:
         """All rows a block at a time, or episode by episode where an action in between is none."""

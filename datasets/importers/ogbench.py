@@ -16,7 +16,7 @@ import numpy as np
 
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.importers.flat import FlatReader, Spans, marks
-from flywheel.datasets.importers.mapping import ActionField, Field, FieldMap, Value
+from flywheel.datasets.importers.mapping import ActionField, Field, FieldMap
 from flywheel.datasets.importers.npy import Npz
 
 
@@ -35,14 +35,14 @@ class OgbenchReader(FlatReader):
         count = file.length("actions")
         last = marks(file, "terminals", count)
         following = {"observations": "next_observations"} if "next_observations" in file else {}
-        super().__init__(file, count, Spans.of(last, np.zeros_like(last)), following, last_is_observation=not following)
+        spans, task = Spans.of(last, np.zeros_like(last)), path.stem.removesuffix("-val")
+        super().__init__(file, count, spans, following, last_is_observation=not following, task=task)
 
     def default(self) -> FieldMap:
         """`observations` are the state, or the picture."""
         return FieldMap(
             observation={"image" if self._picture else "state": Field(("observations",))},
             action=ActionField(("actions",)),
-            metadata={"task": Value(value=self.path.stem.removesuffix("-val"))},
         )
 
     def available(self) -> list[str]:

@@ -5,15 +5,20 @@ Observation t of episode e is 100 e + t, action t is 0.1 t + 0.01 e, reward t is
 
 from __future__ import annotations
 
+import io
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+from PIL import Image
 
 from flywheel.datasets import example
-from flywheel.datasets.tfrecord import frame
+from flywheel.datasets.tfrecord import masked_crc
 
 
 def observations(episode: int, count: int) -> np.ndarray:
@@ -160,9 +165,15 @@ def rlds(folder: Path, steps: dict[str, Any], others: dict[str, Any], shards: li
     about = {"name": "toy", "version": "1.0.0", "fileFormat": "tfrecord", "splits": [split]}
     (path / "dataset_info.json").write_text(json.dumps(about))
     for number, records in enumerate(shards):
-        data = b"".join(frame(example.encode(record)) for record in records)
+        data = b"".join(framed(example.encode(record)) for record in records)
         (path / f"toy-train.tfrecord-{number:05d}-of-{len(shards):05d}").write_bytes(data)
     return path
+
+
+def framed(payload: bytes) -> bytes:
+    """A TFRecord."""
+    length = struct.pack("<Q", len(payload))
+    return length + struct.pack("<I", masked_crc(length)) + payload + struct.pack("<I", masked_crc(payload))
 
 
 def flags(count: int, *, terminal: bool) -> dict[str, Any]:
@@ -203,3 +214,114 @@ def oxe_record(number: int, count: int, *, terminal: bool, last_reward: float = 
 
 
 OXE_METADATA = {"episode_metadata": group(file_path=TEXT, agent_id=TEXT)}
+
+
+def box(low: Any, high: Any, shape: list[int], dtype: str = "float32") -> dict[str, Any]:
+    """A Box as Minari serialises it."""
+    return {
+        "type": "Box",
+        "dtype": dtype,
+        "shape": shape,
+        "low": np.full(shape, low).tolist(),
+        "high": np.full(shape, high).tolist(),
+    }
+
+
+MINARI_OBSERVATION = {
+    "type": "Dict",
+    "subspaces": {
+        "arm": {"type": "Tuple", "subspaces": [box(-1e9, 1e9, [2]), {"type": "Discrete", "dtype": "int64", "start": 0, "n": 99}]},
+        "camera": box(0, 255, [32, 48, 3], "uint8"),
+        "said": {"type": "Text", "max_length": 9, "min_length": 1, "charset": "ab"},
+    },
+}
+
+
+def _minari_metadata(folder: Path, form: str, count: int, picture: bool) -> None:
+    space = json.loads(json.dumps(MINARI_OBSERVATION))
+    if not picture:
+        del space["subspaces"]["camera"]
+    about = {
+        "dataset_id": "toy/lift-v0",
+        "total_episodes": count,
+        "data_format": form,
+        "algorithm_name": "expert",
+        "observation_space": json.dumps(space),
+        "action_space": json.dumps(box(-2, 2, [1])),
+        "env_spec": json.dumps({"id": "Lift-v0", "kwargs": {}}),
+    }
+    (folder / "metadata.json").write_text(json.dumps(about))
+
+
+def jpeg(value: int) -> bytes:
+    """A picture (32, 48, 3) of one grey."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((32, 48, 3), value, np.uint8)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def _ends(count: int, terminal: bool) -> tuple[np.ndarray, np.ndarray]:
+    last = np.arange(count) == count - 1
+    return last & terminal, last & (not terminal)
+
+
+def minari_hdf5(root: Path, lengths: list[int], terminal: list[int], *, picture: bool = False) -> Path:
+    """A data set as Minari's HDF5Storage writes it."""
+    data = root / "toy" / "lift-v0" / "data"
+    data.mkdir(parents=True)
+    _minari_metadata(data, "hdf5", len(lengths), picture)
+    with h5py.File(data / "main_data.hdf5", "w", track_order=True) as file:
+        for number, count in enumerate(lengths):
+            group = file.create_group(f"episode_{number}")
+            group.attrs["id"], group.attrs["seed"], group.attrs["total_steps"] = number, 40 + number, count
+            terminations, truncations = _ends(count, number in terminal)
+            columns = {
+                "observations/arm/_index_0": observations(number, count + 1),
+                "observations/arm/_index_1": np.arange(count + 1),
+                "actions": actions(number, count),
+                "rewards": rewards(number, count).astype(np.float64),
+                "terminations": terminations,
+                "truncations": truncations,
+            }
+            for name, value in columns.items():
+                group.create_dataset(name, data=value, chunks=True, maxshape=(None, *value.shape[1:]))
+            group.create_dataset("observations/said", data=["ab"] * (count + 1), dtype=h5py.string_dtype())
+            if picture:
+                frames = [np.frombuffer(jpeg(step), np.uint8) for step in range(count + 1)]
+                kind = h5py.vlen_dtype(np.uint8)
+                dataset = group.create_dataset("observations/camera", (count + 1,), dtype=kind, chunks=True)
+                for step, frame in enumerate(frames):
+                    dataset[step] = frame
+    return data.parent
+
+
+def minari_arrow(root: Path, lengths: list[int], terminal: list[int], form: str, *, picture: bool = False) -> Path:
+    """A data set as Minari's ArrowStorage and ParquetStorage write it."""
+    data = root / "toy" / "lift-v0" / "data"
+    data.mkdir(parents=True)
+    _minari_metadata(data, form, len(lengths), picture)
+    for number, count in enumerate(lengths):
+        seen, done = observations(number, count + 1), np.pad(actions(number, count), ((0, 1), (0, 0)))
+        vectors = pa.FixedSizeListArray.from_arrays(seen.reshape(-1), 2)
+        arm = pa.StructArray.from_arrays([vectors, pa.array(np.arange(count + 1))], names=["0", "1"])
+        parts, names = [arm, pa.array(["ab"] * (count + 1))], ["arm", "said"]
+        if picture:
+            parts, names = [*parts, pa.array([jpeg(step) for step in range(count + 1)], pa.binary())], [*names, "camera"]
+        terminations, truncations = _ends(count, number in terminal)
+        batch = {
+            "episode_id": np.full(count + 1, number, np.int32),
+            "observations": pa.StructArray.from_arrays(parts, names=names),
+            "actions": pa.FixedSizeListArray.from_arrays(done.reshape(-1), 1),
+            "rewards": np.pad(rewards(number, count), (0, 1)),
+            "terminations": np.pad(terminations, (0, 1)),
+            "truncations": np.pad(truncations, (0, 1)),
+        }
+        pa.dataset.write_dataset(
+            pa.RecordBatch.from_pydict(batch),
+            data,
+            format=form,
+            partitioning=["episode_id"],
+            existing_data_behavior="overwrite_or_ignore",
+        )
+        (data / str(number) / "metadata.json").write_text(json.dumps({"id": number, "total_steps": count, "seed": 40 + number}))
+    return data.parent
