@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.catalog import Catalog
 from flywheel.datasets.filesystem import check_writable
-from flywheel.datasets.generation import Progress, Rewrite, remove_retired, rewrite
+from flywheel.datasets.generation import Progress, Rewrite, rewrite
 from flywheel.datasets.layout import Layout, Shards
 from flywheel.datasets.plan import Group, Plan, merge_groups
+from flywheel.datasets.retire import remove_retired
 from flywheel.datasets.store import EpisodeStore
 
 TARGET_BYTES = 256 << 20
@@ -86,7 +87,7 @@ def purge(
         _check_unused(store, doomed)
 
     with layout.compacting():
-        done = rewrite(layout, choose, confirm, on_progress)
+        done = rewrite(layout, choose, confirm, on_progress=on_progress)
         return Compaction(done, tuple(remove_retired(layout, grace_seconds)))
 
 

@@ -12,7 +12,6 @@ generation before the commit, and no shard that a reader may know is touched.
 from __future__ import annotations
 
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -27,10 +26,12 @@ from flywheel.datasets.index import EpisodeIndex, Fingerprint, IndexRow, Shard, 
 from flywheel.datasets.journal import recover, write_records
 from flywheel.datasets.layout import Layout, Shards
 from flywheel.datasets.plan import Plan, load_plan, save_plan
+from flywheel.datasets.retire import mark_retired
 from flywheel.datasets.tfrecord import Damage, DamagedError, DamageWarning, Record, scan
 
 Progress = Callable[[int, int], None]
 """Called with (shards done, shards in all)."""
+Reject = Callable[[Record, str], str]
 
 
 @dataclass
@@ -63,6 +64,7 @@ def rewrite(
     layout: Layout,
     choose: Callable[[Shards, frozenset[int]], Plan | None],
     confirm: Callable[[], None] = lambda: None,
+    reject: Reject = lambda record, shard: "",
     on_progress: Progress = lambda done, total: None,
 ) -> Rewrite:
     """Write the next generation as `choose` plans it; call it under `Layout.compacting`.
@@ -71,6 +73,7 @@ def rewrite(
         layout: The store.
         choose: Given the shards, and the numbers of those that must be linked, returns the plan, or None for nothing to do.
         confirm: Called under the store's lock just before the commit; whatever it raises undoes everything.
+        reject: Given a whole record that is copied and its shard, says why it is set aside like a damaged one; empty if not.
         on_progress: Called with (shards done, shards in all).
 
     Raises `FlywheelError` where the disk refuses, where a shard is missing or cut off and the plan does not accept that, and
@@ -85,9 +88,11 @@ def rewrite(
             plan = choose(shards, linked)
             if plan is None:
                 return Rewrite(shards.generation, len(shards.lengths), len(shards.lengths))
-            _begin(layout, plan)
+            save_plan(layout.plan, plan)
+        layout.generation_folder(plan.generation).mkdir(exist_ok=True)
+        fsync_folder(layout.path)
         done = Rewrite(plan.generation, len(shards.lengths), 0)
-        made = list(_make(layout, plan, done, on_progress))
+        made = list(_make(layout, plan, done, reject, on_progress))
         if not made:
             clear(layout)
             raise FlywheelError(f"Nothing would be left of {layout.path}; remove the folder if that is what you want.")
@@ -115,20 +120,14 @@ def clear(layout: Layout) -> None:
     """Forget a plan that does not fit any more, and the parts and names that nobody lists."""
     generation = layout.read_shards().generation
     layout.plan.unlink(missing_ok=True)
-    for folder in layout.path.glob("g[0-9]*"):
-        if folder.name[1:].isdigit() and int(folder.name[1:]) > generation:
-            for path in folder.iterdir():
+    for unlisted in layout.generations():
+        if unlisted > generation:
+            for path in layout.generation_files(unlisted):
                 path.unlink()
-            folder.rmdir()
+            layout.generation_folder(unlisted).rmdir()
 
 
-def _begin(layout: Layout, plan: Plan) -> None:
-    save_plan(layout.plan, plan)
-    layout.generation_folder(plan.generation).mkdir(exist_ok=True)
-    fsync_folder(layout.path)
-
-
-def _make(layout: Layout, plan: Plan, done: Rewrite, on_progress: Progress) -> Iterator[_Made]:
+def _make(layout: Layout, plan: Plan, done: Rewrite, reject: Reject, on_progress: Progress) -> Iterator[_Made]:
     """The shards of the next generation; those that would be empty are left out."""
     catalog = Catalog(layout)
     catalog.refresh()
@@ -141,7 +140,7 @@ def _make(layout: Layout, plan: Plan, done: Rewrite, on_progress: Progress) -> I
             continue
         part = layout.generation_folder(plan.generation) / f".part-{number:05d}"
         if not part.exists():
-            write_records(part, _payloads(layout, plan, group.shards, done))
+            write_records(part, _payloads(layout, plan, group.shards, done, reject))
             done.copied += part.stat().st_size
         made = _read_part(part)
         if made.records:
@@ -160,7 +159,7 @@ def _missing(path: Path) -> str:
     return f"{path} is listed but missing; restore it from a copy, or go on without: 'flywheel store repair'."
 
 
-def _payloads(layout: Layout, plan: Plan, numbers: tuple[int, ...], done: Rewrite) -> Iterator[bytes]:
+def _payloads(layout: Layout, plan: Plan, numbers: tuple[int, ...], done: Rewrite, reject: Reject) -> Iterator[bytes]:
     for number in numbers:
         path, expected = layout.path / plan.source.file_name(number), plan.source.lengths[number]
         found = damaged = 0
@@ -170,7 +169,9 @@ def _payloads(layout: Layout, plan: Plan, numbers: tuple[int, ...], done: Rewrit
                 _set_aside(layout, path, item, done)
                 continue
             found += 1
-            if _is_dropped(item, plan.drop):
+            if reason := reject(item, plan.source.file_name(number)):
+                _set_aside(layout, path, Damage(item.offset, item.end, reason), done)
+            elif _is_dropped(item, plan.drop):
                 done.dropped += 1
             else:
                 yield item.payload
@@ -270,40 +271,3 @@ def _tidy(layout: Layout) -> None:
     mark_retired(layout)
     for part in layout.generation_folder(layout.read_shards().generation).glob(".part-*"):
         part.unlink()
-
-
-def mark_retired(layout: Layout) -> list[Path]:
-    """Note of every generation before the listed one that it is an old one now; returns the notes, oldest generation first."""
-    current = layout.read_shards().generation
-    layout.retired.mkdir(exist_ok=True)
-    notes = []
-    for generation in range(current):
-        note = layout.retired / f"{generation:04d}"
-        if any(layout.generation_files(generation)):
-            if not note.exists():
-                note.touch()
-            notes.append(note)
-    return notes
-
-
-def remove_retired(layout: Layout, grace_seconds: float) -> list[int]:
-    """Remove generations that have been old for so long; returns which. Call it under `Layout.compacting`.
-
-    Age goes by the clock, on which nothing else depends: one that is set back keeps a generation longer, and one that is set
-    forward costs nobody but a plain TFDS reader, who is told that a file is missing.
-    """
-    removed = []
-    with refusing(layout.path), layout.locked():
-        for note in mark_retired(layout):
-            generation = int(note.name)
-            if grace_seconds and not time.time() - note.stat().st_mtime >= grace_seconds:
-                continue
-            for path in layout.generation_files(generation):
-                path.unlink()
-            if generation:
-                layout.generation_folder(generation).rmdir()
-            note.unlink()
-            removed.append(generation)
-    if removed:
-        EpisodeIndex(layout.index).keep(layout.read_shards().names)
-    return removed

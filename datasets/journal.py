@@ -7,6 +7,7 @@ journal between its creation and its lock, and two processes never recover the s
 from __future__ import annotations
 
 import fcntl
+import filecmp
 import os
 import secrets
 import warnings
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from flywheel.core.files import fsync_folder
 from flywheel.datasets.filesystem import boot_id, locks_tell_the_dead, refusing
+from flywheel.datasets.index import Fingerprint
 from flywheel.datasets.layout import MANY_SHARDS, Layout, Shards
 from flywheel.datasets.tfrecord import Damage, DamageWarning, Framed, Record, frame, scan, write_pieces
 
@@ -101,13 +103,25 @@ def publish(layout: Layout, journal: Path, records: int, size: int) -> str:
             os.truncate(journal, size)  # where the disk refused a record, and then to cut it off, too
             name = shards.file_name(len(shards.lengths))
             shard, following = layout.path / name, shards.add(records, size)
-            shard.unlink(missing_ok=True)
+            _free(layout, shard)
             os.link(journal, shard)
             fsync_folder(shard.parent)
             layout.write_shards(following)
             _advise(layout, len(following.lengths))
         journal.unlink()
     return name
+
+
+def _free(layout: Layout, shard: Path) -> None:
+    """Make room for a shard's name. What a kill has left there is a journal, too, or becomes one shard of two names; a file
+    of this name alone was listed once, by a list that somebody has put back since, and is kept.
+    """
+    with suppress(FileNotFoundError):
+        if shard.stat().st_nlink == 1:
+            kept = layout.damaged / f"{shard.relative_to(layout.path).as_posix().replace('/', '-')}-unlisted"
+            warnings.warn(f"{shard} is not listed; it is kept as {kept}.", DamageWarning, stacklevel=4)
+            keep(shard, kept)
+        shard.unlink()
 
 
 def _advise(layout: Layout, count: int) -> None:
@@ -171,6 +185,9 @@ def _recover(layout: Layout, path: Path, descriptor: int) -> None:
             whole, end = whole + 1, item.end
     if damages and damages[-1].torn:
         os.ftruncate(descriptor, damages.pop().offset)
+    if whole and _is_copied(layout, path, whole):
+        path.unlink()
+        return
     if damages:
         end = _set_aside(layout, path, descriptor)
     os.fsync(descriptor)
@@ -213,6 +230,13 @@ def write_records(path: Path, payloads: Iterable[bytes]) -> None:
     finally:
         os.close(descriptor)
     temporary.replace(path)
+
+
+def _is_copied(layout: Layout, journal: Path, records: int) -> bool:
+    """Whether a shard holds the same bytes: in a copy of a store that was made in mid-seal, names of one file are two files."""
+    shards, mark = layout.read_shards(), Fingerprint.of(journal, records)
+    candidates = [layout.path / name for name, length in zip(shards.names, shards.lengths, strict=True) if length == records]
+    return any(Fingerprint.of(path, records) == mark and filecmp.cmp(path, journal, shallow=False) for path in candidates)
 
 
 def _listed_name(layout: Layout, shards: Shards, journal: Path) -> str | None:

@@ -133,6 +133,11 @@ class Layout:
         """Where the shards of a generation are."""
         return self.path / Shards("", generation=generation).folder
 
+    def generations(self) -> list[int]:
+        """All generations that have files or a folder, listed or not."""
+        folders = (path.name[1:] for path in self.path.glob("g[0-9]*"))
+        return [0, *sorted(int(digits) for digits in folders if digits.isdigit() and int(digits))]
+
     def generation_files(self, generation: int) -> list[Path]:
         """All files of a generation, listed or not."""
         return sorted(self.generation_folder(generation).glob("*.tfrecord-*" if not generation else "*"))

@@ -9,7 +9,6 @@ both ways; whatever is missing from it is unknown, and nothing else.
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
 from flywheel.datasets.layout import Layout
+from flywheel.datasets.sealed_json import open_json, seal_json
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.tfrecord import DamageWarning
 
@@ -63,7 +63,7 @@ class LineageRecords:
         path = self._layout.policies / f"{_checked(policy.checkpoint)}.json"
         with self._layout.locked():
             if not path.exists():
-                write_atomically(path, (json.dumps({"format": _FORMAT, **asdict(policy)}, indent=1) + "\n").encode())
+                write_atomically(path, seal_json({"format": _FORMAT, **asdict(policy)}))
         return path
 
     def snapshots(self) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ def _names(folder: Path) -> Iterator[str]:
 def load_policy_record(path: Path) -> PolicyRecord:
     """Read one policy's file; raises `FlywheelError` if it is damaged."""
     try:
-        value = json.loads(path.read_bytes())
+        value = open_json(path.read_bytes())
         if value.pop("format") != _FORMAT:
             raise FlywheelError(f"The policy record {path} is of another version; update flywheel-robotics.")
         record = PolicyRecord(**value)

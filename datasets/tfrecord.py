@@ -135,7 +135,8 @@ def scan(descriptor: int, start: int = 0, stop: int | None = None) -> Iterator[R
             record = read_record(descriptor, start, stop)
         except DamagedError as error:
             following = _after_damage(descriptor, start, stop)
-            yield Damage(start, following, str(error), torn=isinstance(error, TornError) and following == stop)
+            torn = following == stop and (isinstance(error, TornError) or _is_blank(descriptor, start, stop))
+            yield Damage(start, following, str(error), torn)
             start = following
         else:
             yield record
@@ -183,6 +184,11 @@ def _after_damage(descriptor: int, offset: int, stop: int) -> int:
                     return position + index
         position += len(window) - _HEADER + 1
     return stop
+
+
+def _is_blank(descriptor: int, offset: int, stop: int) -> bool:
+    """Whether there are only zeros, as a power loss leaves where a file had grown and its data were not written yet."""
+    return all(not any(_read(descriptor, at, min(_WINDOW, stop - at))) for at in range(offset, stop, _WINDOW))
 
 
 def _read(descriptor: int, offset: int, count: int) -> bytes:

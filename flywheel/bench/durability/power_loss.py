@@ -1,0 +1,307 @@
+"""S3, second half: power loss. Every call is written down, and every legal state of the disk after a crash is built and read.
+
+What a disk may hold after a power loss, as in ALICE (OSDI 2014) and CrashMonkey (OSDI 2018), in miniature: writes to a file
+since its last fsync may each be there whole, half, as zeros, or not at all; names that were made, replaced or removed since
+their folder's last fsync may each be so or not; both in any combination. That is less than ext4 and XFS promise.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flywheel.bench.durability.calls import stepping
+from flywheel.bench.durability.sweep import DELETED, OPERATIONS, check_store, make_base
+from flywheel.datasets.store import EpisodeStore
+
+_DERIVED = ("index.sqlite", "index.sqlite-journal")
+_EXHAUSTIVE = 6
+"""Up to so many unsynced changes, every combination is tried; beyond, each alone, each missing, and some drawn by chance."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One call's effect: on a file's data (`file`), or on names in a folder (`folder`), or a sync of either."""
+
+    kind: str
+    """data, size, names, sync or told."""
+    file: int = -1
+    folder: str = ""
+    offset: int = 0
+    data: bytes = b""
+    names: tuple[tuple[str, int | None], ...] = ()
+    """Names in `folder` and the files they stand for from now on; None removes one. They change together."""
+    text: str = ""
+
+
+_FOLDER = -2
+
+
+@dataclass
+class Disk:
+    """Files by number, and what every name stands for."""
+
+    files: dict[int, bytearray] = field(default_factory=dict)
+    names: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, root: Path) -> tuple[Disk, dict[int, int]]:
+        """A folder as it is, and the number of each inode."""
+        disk = cls()
+        numbers: dict[int, int] = {}
+        for path in sorted(root.rglob("*")):
+            name = str(path.relative_to(root))
+            if path.is_dir():
+                disk.names[name] = _FOLDER
+            elif path.name not in _DERIVED:
+                number = numbers.setdefault(path.stat().st_ino, len(numbers))
+                disk.files[number] = bytearray(path.read_bytes())
+                disk.names[name] = number
+        return disk, numbers
+
+    def copy(self) -> Disk:
+        """A disk of the same content."""
+        return Disk({number: bytearray(data) for number, data in self.files.items()}, dict(self.names))
+
+    def apply(self, change: Change, how: str = "whole") -> None:
+        """Let a change happen: whole, or for data also half or as zeros."""
+        data = self.files.setdefault(change.file, bytearray()) if change.file >= 0 else bytearray()
+        if change.kind == "size":
+            data[:] = data[: change.offset].ljust(change.offset, b"\0")
+        elif change.kind == "data":
+            written = {"whole": change.data, "half": change.data[: len(change.data) // 2], "zeros": bytes(len(change.data))}[how]
+            end = change.offset + len(written)
+            data[:] = data.ljust(end, b"\0")
+            data[change.offset : end] = written
+        elif change.kind == "names":
+            for name, file in change.names:
+                if file is None:
+                    self.names.pop(name, None)
+                else:
+                    self.names[name] = file
+
+    def build(self, root: Path) -> None:
+        """Write it to a folder; files whose folder is not there are out of reach and left away."""
+        made: dict[int, Path] = {}
+        root.mkdir(parents=True)
+        for name, file in sorted(self.names.items()):
+            path = root / name
+            if not path.parent.is_dir():
+                continue
+            if file == _FOLDER:
+                path.mkdir()
+            elif file in made:
+                os.link(made[file], path)
+            else:
+                path.write_bytes(self.files.get(file, b""))
+                made[file] = path
+
+    def key(self) -> int:
+        """Equal for equal content and names."""
+        numbers: dict[int, int] = {}
+        content = [
+            (name, numbers.setdefault(file, len(numbers)), bytes(self.files.get(file, b"")))
+            for name, file in sorted(self.names.items())
+        ]
+        return hash(tuple(content))
+
+
+class Recorder:
+    """Writes down every change under a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.before, self._numbers = Disk.of(root)
+        self.changes: list[Change] = []
+        self._fresh = itertools.count(len(self._numbers))
+
+    @contextmanager
+    def recording(self) -> Iterator[Callable[[str], None]]:
+        """Record while it is open; gives the function to acknowledge with."""
+        with stepping(self._before):
+            yield lambda name: self.changes.append(Change("told", text=name))
+
+    def _before(self, name: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        record = getattr(self, f"_{name}", None)
+        if record is not None:
+            record(*args)
+
+    def _open(self, path: Any, flags: int, mode: int = 0o777) -> None:
+        relative = self._relative(path)
+        if relative is None:
+            return
+        if flags & os.O_CREAT and not os.path.exists(path):
+            file = next(self._fresh)
+            self._pending_inode = (os.fspath(path), file)
+            self._name(relative, file)
+        elif flags & os.O_TRUNC:
+            self.changes.append(Change("size", file=self._file(path)))
+
+    def _name(self, relative: str, file: int | None) -> None:
+        self.changes.append(Change("names", folder=os.path.dirname(relative), names=((relative, file),)))
+
+    def _pwrite(self, descriptor: int, data: bytes, offset: int) -> None:
+        self._data(descriptor, bytes(data), offset)
+
+    def _pwritev(self, descriptor: int, data: Any, offset: int) -> None:
+        self._data(descriptor, b"".join(bytes(piece) for piece in data), offset)
+
+    def _write(self, descriptor: int, data: bytes) -> None:
+        self._data(descriptor, bytes(data), os.lseek(descriptor, 0, os.SEEK_CUR))
+
+    def _data(self, descriptor: int, data: bytes, offset: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if self._relative(path) is not None:
+            self.changes.append(Change("data", file=self._file_of(descriptor), offset=offset, data=data))
+
+    def _ftruncate(self, descriptor: int, size: int) -> None:
+        self.changes.append(Change("size", file=self._file_of(descriptor), offset=size))
+
+    def _truncate(self, path: Any, size: int) -> None:
+        self.changes.append(Change("size", file=self._file(path), offset=size))
+
+    def _fsync(self, descriptor: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)")
+        relative = self._relative(path)
+        if relative is not None and os.path.isdir(path):
+            self.changes.append(Change("sync", folder=relative, text="folder"))
+        elif relative is not None:
+            self.changes.append(Change("sync", file=self._file_of(descriptor)))
+
+    _fdatasync = _fsync
+
+    def _link(self, source: Any, target: Any) -> None:
+        self._name(str(self._relative(target)), self._file(source))
+
+    def _unlink(self, path: Any) -> None:
+        if os.path.lexists(path) and self._relative(path) is not None:
+            self._name(str(self._relative(path)), None)
+
+    def _replace(self, source: Any, target: Any) -> None:
+        old, new = str(self._relative(source)), str(self._relative(target))
+        self.changes.append(Change("names", folder=os.path.dirname(new), names=((old, None), (new, self._file(source)))))
+
+    _rename = _replace
+
+    def _mkdir(self, path: Any, mode: int = 0o777) -> None:
+        if not os.path.exists(path):
+            self._name(str(self._relative(path)), _FOLDER)
+
+    def _rmdir(self, path: Any) -> None:
+        self._name(str(self._relative(path)), None)
+
+    def _relative(self, path: Any) -> str | None:
+        try:
+            relative = os.path.relpath(os.path.abspath(os.fspath(path)), self.root)
+        except TypeError:
+            return None
+        return None if relative.startswith("..") or relative.endswith(_DERIVED) else ("" if relative == "." else relative)
+
+    _pending_inode: tuple[str, int] | None = None
+
+    def _file(self, path: Any) -> int:
+        return self._number(os.stat(path).st_ino)
+
+    def _file_of(self, descriptor: int) -> int:
+        return self._number(os.fstat(descriptor).st_ino)
+
+    def _number(self, inode: int) -> int:
+        self._settle()
+        return self._numbers[inode]
+
+    def _settle(self) -> None:
+        """A new file has an inode only after the call that made it; an old one of that number is gone by then."""
+        if self._pending_inode is not None:
+            path, file = self._pending_inode
+            self._numbers[os.stat(path).st_ino] = file
+            self._pending_inode = None
+
+
+def crash_states(recorder: Recorder, rng: random.Random, drawn: int = 4) -> Iterator[tuple[Disk, set[str]]]:
+    """Every legal state of the disk after a power loss at any moment, each once, with what was acknowledged by then."""
+    seen: set[int] = set()
+    for stop in range(len(recorder.changes) + 1):
+        happened = recorder.changes[:stop]
+        told = {change.text for change in happened if change.kind == "told"}
+        pending = _pending(happened)
+        for choice in _choices(pending, rng, drawn):
+            disk = recorder.before.copy()
+            for number, change in enumerate(happened):
+                how = choice.get(number, "whole") if number in pending else "whole"
+                if how != "missing":
+                    disk.apply(change, how)
+            key = hash((disk.key(), frozenset(told)))
+            if key not in seen:
+                seen.add(key)
+                yield disk, told
+
+
+def _pending(happened: list[Change]) -> dict[int, Change]:
+    """The changes that no sync has made durable."""
+    pending: dict[int, Change] = {}
+    for number, change in enumerate(happened):
+        if change.kind == "sync":
+            synced = [key for key, old in pending.items() if _is_synced(old, change)]
+            for key in synced:
+                del pending[key]
+        elif change.kind != "told":
+            pending[number] = change
+    return pending
+
+
+def _is_synced(change: Change, sync: Change) -> bool:
+    if sync.text == "folder":
+        return change.kind == "names" and change.folder == sync.folder
+    return change.kind in ("data", "size") and change.file == sync.file
+
+
+def _choices(pending: dict[int, Change], rng: random.Random, drawn: int) -> Iterator[dict[int, str]]:
+    ways = {
+        number: ["whole", "missing", *(["half", "zeros"] if change.kind == "data" else [])] for number, change in pending.items()
+    }
+    if len(pending) <= _EXHAUSTIVE:
+        for combination in itertools.product(*ways.values()):
+            yield dict(zip(ways, combination, strict=True))
+        return
+    yield dict.fromkeys(ways, "whole")
+    yield dict.fromkeys(ways, "missing")
+    for number in ways:
+        yield {number: "missing"}
+        yield {other: "missing" for other in ways if other != number}
+    for _ in range(drawn * len(ways)):
+        yield {number: rng.choice(options) for number, options in ways.items()}
+
+
+def lose_power(folder: Path, operation: str, seed: int = 0, limit: int = 0) -> int:
+    """Record an operation, build every legal crash state, read each, let the next writer recover it, and read it again.
+
+    Returns the number of states. Raises `AssertionError` for a state in which something acknowledged is lost, doubled or torn.
+    A `limit` above 0 tries so many, drawn by chance.
+    """
+    base, stored = make_base(folder / "base", operation)
+    recorder = Recorder(base)
+    with recorder.recording() as tell:
+        OPERATIONS[operation](base, tell)
+    states = list(crash_states(recorder, random.Random(seed)))
+    if limit and len(states) > limit:
+        states = random.Random(seed).sample(states, limit)
+    for number, (disk, told) in enumerate(states):
+        path = folder / f"{number}" / "1.0.0"
+        disk.build(path)
+        expected = (stored | told) - ({DELETED} if operation == "purge" else set())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            check_store(path, expected, sealed=False)
+            OPERATIONS[operation](path, lambda name: None)
+            check_store(path, expected, sealed=True)
+            assert EpisodeStore.open(path).snapshot().entries
+        shutil.rmtree(path.parent)
+    return len(states)
