@@ -5,7 +5,9 @@ from __future__ import annotations
 from rich.markup import escape
 
 from flywheel.cli.console import console, progress
+from flywheel.cli.store_beam import convert, stats
 from flywheel.cli.store_common import StorePath, episode_table, make_table
+from flywheel.cli.store_compact import compact, purge, repair
 from flywheel.cli.store_info import info
 from flywheel.cli.store_label import history, label
 from flywheel.cli.store_query import query
@@ -66,5 +68,10 @@ SUBCOMMANDS = {
     "snapshot": snapshot,
     "diff": diff,
     "verify": verify,
+    "compact": compact,
+    "purge": purge,
+    "repair": repair,
     "sync": sync,
+    "stats": stats,
+    "convert": convert,
 }

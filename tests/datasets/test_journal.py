@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flywheel.core.errors import FlywheelError
+from flywheel.datasets.codec import encode_episode
 from flywheel.datasets.journal import Journal
 from flywheel.datasets.layout import Layout, Shards
 from flywheel.datasets.store import EpisodeStore
