@@ -164,7 +164,8 @@ def _fill(
     pictures = [key for key in keys if is_picture(arrays[key].shape, arrays[key].dtype)]
 
     def load(wanted: Wanted) -> Loaded:
-        return dict(store.raw(wanted.episode.episode_id).observation)
+        observation = store.raw(wanted.episode.episode_id).observation
+        return {key: observation[key] for key in wanted.raw}
 
     with open_arrays(cache, store.schema, keys) as caches:
         limit = default_budget(cache.folder) if budget is None else budget

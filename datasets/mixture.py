@@ -53,8 +53,8 @@ class Mixture:
         self.sources = tuple(sources)
         self._layout = _layout(sources)
         statistics = [state_statistics(source.columns) for source in sources]
-        self.mean, self.std = self._shared(statistics)
-        """(D,) what the network is to normalise with."""
+        self.statistics = self.mean, self.std = self._shared(statistics)
+        """(mean, std), each (D,): what the network is to normalise with."""
         self._scale = [self.std[place] / std for place, (_, std) in zip(self._places, statistics, strict=True)]
         self._own = statistics
         self._first_row = np.cumsum([0, *(len(source.columns.state) for source in sources)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -26,6 +26,14 @@ from flywheel.core.specs import ActionSpec, Array, Observation, ObservationSpec
 POLICY_FILE = "policy.safetensors"
 _HEADER = "flywheel"
 _FORMAT = 1
+
+
+class MixtureHeader(TypedDict):
+    """The networks' sizes, which are larger than the robot's own, and the other stores' snapshots."""
+
+    state_dim: int
+    action_dim: int
+    snapshots: list[str]
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,8 @@ class PolicyHeader:
     updates: int = 0
     seed: int = 0
     code_version: str = ""
+    mixture: MixtureHeader | None = None
+    """What else it was trained on, where stores of several robots were mixed (`datasets.mixture`)."""
 
 
 class LearnedPolicy:
@@ -92,12 +102,15 @@ class LearnedPolicy:
         """The action, float32 (A,), in the robot's units; raises `SpecError` for an observation of another shape."""
         state = self._state(observation)
         target = self._goal(goal)
-        action = self.algorithm.act(state, target, self.deterministic)[0].numpy()
+        action = self.algorithm.act(state, target, self.deterministic)[0].numpy()[: self.action_spec.dim]
         return self.action_spec.denormalize(action)
 
     def _state(self, observation: Observation) -> dict[str, torch.Tensor]:
         checked = self.observation_spec.validate(observation)
-        return {"state": torch.from_numpy(self.observation_spec.pack_state(checked))[None]}
+        state = torch.from_numpy(self.observation_spec.pack_state(checked))
+        # What only other robots have is their mean, which the network normalises to zero, as in training.
+        others = self.algorithm.encoder.mean[len(state) :]
+        return {"state": torch.cat([state, others])[None]}
 
     def _goal(self, goal: Observation | None) -> dict[str, torch.Tensor] | None:
         if not self.header.goal_conditioned:
@@ -115,6 +128,8 @@ def build_algorithm(header: PolicyHeader) -> Algorithm:
     """The untrained algorithm that a header describes."""
     cls = registry.load("algorithms", header.algorithm, Algorithm)  # type: ignore[type-abstract]
     dims = ObservationSpec.from_json(header.observation).state_dim, ActionSpec.from_json(header.action).dim
+    if header.mixture:
+        dims = header.mixture["state_dim"], header.mixture["action_dim"]
     return cls(configs.from_dict(cls.Config, header.config), *dims, header.goal_conditioned)
 
 

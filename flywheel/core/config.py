@@ -79,4 +79,6 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
     fits = value in typing.get_args(hint) if origin is typing.Literal else isinstance(value, allowed)
     if not fits or (isinstance(value, bool) and hint is not bool):
         raise FlywheelError(f"The configuration's '{key}' cannot be {value!r}.")
-    return tuple(value) if origin is tuple else Path(value) if hint is Path else value
+    if origin is tuple:
+        return tuple(_typed(typing.get_args(hint)[0], item, key) for item in value)
+    return Path(value) if hint is Path else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,9 +11,12 @@ import numpy.typing as npt
 
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.columns import Columns
+from flywheel.datasets.mixture import Mixture
 from flywheel.datasets.relabel import ActionableGoals, Hindsight, Relabeler, TaskGoal, TaskReward, choose_task_goal
-from flywheel.datasets.sampler import MixedSampler, Sampler, UniformSampler
+from flywheel.datasets.returns import NStep
+from flywheel.datasets.sampler import MixedSampler, Sampler, UniformSampler, WeightedSampler
 from flywheel.datasets.snapshot import Snapshot
+from flywheel.datasets.table import EpisodeTable
 from flywheel.policy import LearnedPolicy
 
 Relabel = Literal["auto", "task", "task_goal", "hindsight", "actionable"]
@@ -34,6 +37,19 @@ class DataConfig:
     relabel: Relabel = "auto"
     """Where rewards and goals come from: the store (task), the store and one goal that stands for the task (task_goal),
     hindsight, or Actionable Models' hindsight and chaining (actionable); auto takes what the algorithm expects."""
+    n_step: int = 1
+    """Transitions that a target spans until it bootstraps; fewer where the episode ends or the goal is reached."""
+    balance: Literal["transitions", "episodes", "tasks"] = "transitions"
+    """What is drawn equally often; a task's share is split evenly among its episodes, an episode's among its transitions."""
+    arrays: tuple[str, ...] = ()
+    """Observation arrays that a batch carries beside the state, for algorithms that look at pictures."""
+    picture_budget: int | None = None
+    """Bytes of pictures per store that are kept raw; what is beyond that is decoded when it is sampled. By default half of the
+    memory, or half of what is free on the disk."""
+    also: tuple[Path, ...] = ()
+    """More stores to learn from, of other robots, cameras or rates; the policy will act on the robot of `store`."""
+    shares: tuple[float, ...] = ()
+    """The share of each store in a batch, `store` first; empty where every transition counts the same."""
     new_fraction: float = 0.0
     """The share of each batch from episodes that the initial policy has not seen (0.5 for online finetuning, after RLPD)."""
     hindsight: Hindsight = field(default_factory=Hindsight)
@@ -54,15 +70,23 @@ class Recipe:
 
 
 def make_recipe(
-    data: DataConfig, relabel: Relabel, columns: Columns, initial: LearnedPolicy | None, initial_run: Path | None
+    data: DataConfig, relabel: Relabel, columns: Columns | Mixture, initial: LearnedPolicy | None, initial_run: Path | None
 ) -> Recipe:
     """The recipe of a configuration; `relabel` is what auto stands for."""
-    sampler = _sampler(data, columns, initial_run)
+    recipe = _with_goals(data, relabel, columns, initial, _sampler(data, columns, initial_run))
+    if data.n_step == 1:
+        return recipe
+    return replace(recipe, relabeler=NStep(recipe.relabeler, data.n_step, data.discount, columns.reward))
+
+
+def _with_goals(
+    data: DataConfig, relabel: Relabel, columns: Columns | Mixture, initial: LearnedPolicy | None, sampler: Sampler
+) -> Recipe:
     match relabel if data.relabel == "auto" else data.relabel:
         case "task_goal":
             # A policy that already aims at a goal keeps it: another one would be another problem.
             known = initial.goal_state if initial else None
-            goal = choose_task_goal(columns, data.task).state if known is None else known
+            goal = _task_goal(columns, data.task) if known is None else known
             return Recipe(sampler, TaskGoal(goal), goal_conditioned=True, goal_state=goal)
         case "hindsight":
             return Recipe(sampler, data.hindsight, goal_conditioned=True)
@@ -72,7 +96,23 @@ def make_recipe(
             return Recipe(sampler, TaskReward(), goal_conditioned=False)
 
 
-def _sampler(data: DataConfig, columns: Columns, initial_run: Path | None) -> Sampler:
+def _task_goal(columns: Columns | Mixture, task: str) -> npt.NDArray[np.float32]:
+    if isinstance(columns, Mixture):  # a goal for the robot that the policy acts on
+        return columns.align(choose_task_goal(columns.sources[0].columns, task).state, 0)
+    return choose_task_goal(columns, task).state
+
+
+def _sampler(data: DataConfig, columns: Columns | Mixture, initial_run: Path | None) -> Sampler:
+    wanted = {"new-fraction": bool(data.new_fraction), "balance": data.balance != "transitions", "shares": bool(data.shares)}
+    if sum(wanted.values()) > 1:
+        names = " and ".join(name for name, is_wanted in wanted.items() if is_wanted)
+        raise FlywheelError(f"{names} both say what is drawn how often; give one of them.")
+    if data.shares:
+        if not isinstance(columns, Mixture):
+            raise FlywheelError("shares need more stores to learn from (--data.also).")
+        return columns.sampler(data.shares)
+    if data.balance != "transitions":
+        return WeightedSampler(columns.table, _episode_weights(columns.table, data.balance), of="episodes")
     if not data.new_fraction:
         return UniformSampler(columns.table)
     if initial_run is None:
@@ -80,3 +120,11 @@ def _sampler(data: DataConfig, columns: Columns, initial_run: Path | None) -> Sa
     seen = {entry.episode_id for entry in Snapshot.load(initial_run / "snapshot.json").entries}
     is_new = np.array([episode not in seen for episode in columns.table.episode_id])
     return MixedSampler(columns.table, is_new, data.new_fraction)
+
+
+def _episode_weights(table: EpisodeTable, balance: Literal["episodes", "tasks"]) -> npt.NDArray[np.float64]:
+    """(E,) 1 each, or so that each task's episodes weigh 1 together."""
+    if balance == "episodes":
+        return np.ones(len(table))
+    _, task, count = np.unique(table.task, return_inverse=True, return_counts=True)
+    return 1.0 / count[task]

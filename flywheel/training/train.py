@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,16 +31,17 @@ from flywheel.core.files import write_atomically
 from flywheel.core.lineage import code_version
 from flywheel.core.precision import choose_matmul_precision
 from flywheel.datasets.columns import Columns
-from flywheel.datasets.snapshot import SNAPSHOT_FILE, Snapshot
+from flywheel.datasets.mixture import Mixture
 from flywheel.datasets.stats import state_statistics
 from flywheel.datasets.store import EpisodeStore
-from flywheel.policy import POLICY_FILE, LearnedPolicy, PolicyHeader, build_algorithm, save_policy
+from flywheel.policy import POLICY_FILE, LearnedPolicy, MixtureHeader, PolicyHeader, build_algorithm, save_policy
 from flywheel.training.callbacks import Progress
 from flywheel.training.data import ChunkSource
 from flywheel.training.fit import fit
 from flywheel.training.lineage import remember_policy, remember_snapshot
 from flywheel.training.module import AlgorithmModule
 from flywheel.training.recipe import DataConfig, Recipe, make_recipe
+from flywheel.training.sources import Source, join, open_sources, snapshot_file
 
 _CONFIG = "config.yaml"
 
@@ -110,19 +111,18 @@ def train(
 def _run(config: TrainConfig, on_progress: Progress, on_reading: Progress) -> None:
     torch.set_num_threads(config.threads)
     choose_matmul_precision()
-    store = EpisodeStore.open(config.store)
-    snapshot = _snapshot(store, config)
-    columns = Columns.open(store, snapshot, on_reading)
-    snapshot = _pinned(config, store, snapshot, columns)
+    sources = open_sources(config.store, config.data, config.output, on_reading)
+    columns, store = join(sources), sources[0].store
     initial = _load_initial(config.initial, store) if config.initial else None
     recipe = make_recipe(config.data, algorithm_class(config.name).relabel, columns, initial, config.initial)
-    header = _header(config, store, snapshot, initial, recipe)
+    header = _header(config, sources, columns, initial, recipe)
     algorithm = _build(config, header, columns, initial)
-    _claim(config, snapshot)
-    remember_snapshot(store, snapshot)
+    _claim(config, sources)
+    for source in sources:
+        remember_snapshot(source.store, source.snapshot)
 
     module = AlgorithmModule(algorithm, batch_size=config.data.batch_size, seed=config.seed)
-    source = ChunkSource(
+    batches = ChunkSource(
         columns,
         recipe.sampler,
         recipe.relabeler,
@@ -130,22 +130,9 @@ def _run(config: TrainConfig, on_progress: Progress, on_reading: Progress) -> No
         discount=config.data.discount,
         seed=config.seed,
     )
-    fit(module, source, config.output, config.updates, config.save_every, config.device, on_progress)
+    fit(module, batches, config.output, config.updates, config.save_every, config.device, on_progress)
     configs.save(config, config.output / _CONFIG)  # with more updates than before, now that they are done
     save_policy(config.output / POLICY_FILE, header, algorithm, recipe.goal_state)
-
-
-def _pinned(config: TrainConfig, store: EpisodeStore, snapshot: Snapshot, columns: Columns) -> Snapshot:
-    """What was really read; a run that goes on must read what it began with, or it would not be the same run."""
-    read = snapshot.only(set(columns.table.episode_id))
-    path = config.output / SNAPSHOT_FILE
-    if path.exists() and read != snapshot:
-        lost = min(set(snapshot.entries) - set(read.entries)).episode_id
-        raise FlywheelError(
-            f"{path} names episode '{lost}', which {store.path} can no longer read; restore the store from a copy, or give "
-            "another --output to learn from the others."
-        )
-    return read
 
 
 def _load_initial(path: Path, store: EpisodeStore) -> LearnedPolicy:
@@ -158,11 +145,11 @@ def _load_initial(path: Path, store: EpisodeStore) -> LearnedPolicy:
     return policy
 
 
-def _build(config: TrainConfig, header: PolicyHeader, columns: Columns, initial: LearnedPolicy | None) -> Algorithm:
+def _build(config: TrainConfig, header: PolicyHeader, columns: Columns | Mixture, initial: LearnedPolicy | None) -> Algorithm:
     torch.manual_seed(config.seed)
     algorithm = build_algorithm(header)
     if initial is None:
-        algorithm.set_statistics(*state_statistics(columns))
+        algorithm.set_statistics(*(columns.statistics if isinstance(columns, Mixture) else state_statistics(columns)))
     elif initial.header.algorithm == config.name and initial.header.goal_conditioned == header.goal_conditioned:
         try:
             algorithm.load_state_dict(initial.algorithm.state_dict())
@@ -176,21 +163,33 @@ def _build(config: TrainConfig, header: PolicyHeader, columns: Columns, initial:
 
 
 def _header(
-    config: TrainConfig, store: EpisodeStore, snapshot: Snapshot, initial: LearnedPolicy | None, recipe: Recipe
+    config: TrainConfig,
+    sources: Sequence[Source],
+    columns: Columns | Mixture,
+    initial: LearnedPolicy | None,
+    recipe: Recipe,
 ) -> PolicyHeader:
+    """The policy acts on the first store's robot, whatever else it learned from."""
+    schema = sources[0].store.schema
     return PolicyHeader(
         algorithm=config.name,
         config=configs.to_dict(config.algorithm),
-        observation=store.schema.observation.to_json(),
-        action=store.schema.action.to_json(),
+        observation=schema.observation.to_json(),
+        action=schema.action.to_json(),
         goal_conditioned=recipe.goal_conditioned,
-        snapshot=snapshot.hash,
+        snapshot=sources[0].snapshot.hash,
         parent=initial.checkpoint if initial else "",
         task=config.data.task,
         updates=config.updates,
         seed=config.seed,
         code_version=_code(config),
+        mixture=_mixture(sources, columns) if isinstance(columns, Mixture) else None,
     )
+
+
+def _mixture(sources: Sequence[Source], columns: Mixture) -> MixtureHeader:
+    others = [source.snapshot.hash for source in sources[1:]]
+    return {"state_dim": len(columns.statistics[0]), "action_dim": columns.action_dim, "snapshots": others}
 
 
 def _check(config: TrainConfig) -> None:
@@ -218,12 +217,14 @@ def _check_held(config: TrainConfig) -> None:
             )
 
 
-def _claim(config: TrainConfig, snapshot: Snapshot) -> None:
+def _claim(config: TrainConfig, sources: Sequence[Source]) -> None:
     """Make the folder this run's, once everything fits: what was refused before leaves it free for another try."""
     if not (config.output / _CONFIG).exists():
         configs.save(config, config.output / _CONFIG)
-    if not (config.output / SNAPSHOT_FILE).exists():
-        snapshot.save(config.output / SNAPSHOT_FILE)
+    for number, source in enumerate(sources):
+        path = config.output / snapshot_file(number)
+        if not path.exists():
+            source.snapshot.save(path)
     if not (config.output / "code.txt").exists():
         write_atomically(config.output / "code.txt", code_version().encode())
 
@@ -239,20 +240,6 @@ def _finished(config: TrainConfig) -> bool:
         return LearnedPolicy.load(config.output).header.updates >= config.updates
     except FlywheelError:
         return False  # there is none, or it is damaged and made again from the last checkpoint
-
-
-def _snapshot(store: EpisodeStore, config: TrainConfig) -> Snapshot:
-    path = config.output / SNAPSHOT_FILE
-    if path.exists():
-        return Snapshot.load(path)
-    data = config.data
-    rows = store.query(data.where) if data.where else store.rows()
-    snapshot = Snapshot.of_rows(row for row in rows if not row.invalid and data.task in ("", row.task))
-    if not snapshot.entries:
-        wanted = f"episodes of task '{data.task}'" if data.task else "episodes"
-        wanted += f" for which {data.where} holds" if data.where else ""
-        raise FlywheelError(f"The store {store.path} has no {wanted} to learn from; collect some first (flywheel collect).")
-    return snapshot
 
 
 @contextmanager

@@ -1,0 +1,70 @@
+"""The stores that a run learns from: each with its snapshot, fixed at the start, and its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flywheel.core.errors import FlywheelError
+from flywheel.datasets import mixture
+from flywheel.datasets.columns import Columns
+from flywheel.datasets.mixture import Mixture
+from flywheel.datasets.snapshot import Snapshot
+from flywheel.datasets.store import EpisodeStore
+from flywheel.training.recipe import DataConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One store of a run."""
+
+    store: EpisodeStore
+    snapshot: Snapshot
+    """The episodes that are learned from: damaged ones are not in it."""
+    columns: Columns
+
+
+def open_sources(store: Path, data: DataConfig, run: Path, on_reading: Callable[[int, int], None]) -> list[Source]:
+    """The run's store and the others that are mixed in, in this order.
+
+    Raises `FlywheelError` for a store without episodes to learn from, and where one no longer holds what the run began with.
+    """
+    return [_open(path, data, run / snapshot_file(number), on_reading) for number, path in enumerate((store, *data.also))]
+
+
+def join(sources: Sequence[Source]) -> Columns | Mixture:
+    """The columns of one store, or of all of them as one."""
+    if len(sources) == 1:
+        return sources[0].columns
+    return Mixture([mixture.Source(source.columns, source.store.schema.observation) for source in sources])
+
+
+def snapshot_file(number: int) -> str:
+    """The name under which a run keeps the snapshot of its store of this number."""
+    return f"snapshot-{number}.json" if number else "snapshot.json"
+
+
+def _open(path: Path, data: DataConfig, pinned: Path, on_reading: Callable[[int, int], None]) -> Source:
+    store = EpisodeStore.open(path)
+    snapshot = Snapshot.load(pinned) if pinned.exists() else _choose(store, data)
+    columns = Columns.open(store, snapshot, on_reading, arrays=data.arrays, picture_budget=data.picture_budget)
+    # What was really read; a run that goes on must read what it began with, or it would not be the same run.
+    read = snapshot.only(set(columns.table.episode_id))
+    if pinned.exists() and read != snapshot:
+        lost = min(set(snapshot.entries) - set(read.entries)).episode_id
+        raise FlywheelError(
+            f"{pinned} names episode '{lost}', which {store.path} can no longer read; restore the store from a copy, or give "
+            "another --output to learn from the others."
+        )
+    return Source(store, read, columns)
+
+
+def _choose(store: EpisodeStore, data: DataConfig) -> Snapshot:
+    rows = store.query(data.where) if data.where else store.rows()
+    snapshot = Snapshot.of_rows(row for row in rows if not row.invalid and data.task in ("", row.task))
+    if not snapshot.entries:
+        wanted = f"episodes of task '{data.task}'" if data.task else "episodes"
+        wanted += f" for which {data.where} holds" if data.where else ""
+        raise FlywheelError(f"The store {store.path} has no {wanted} to learn from; collect some first (flywheel collect).")
+    return snapshot
