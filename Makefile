@@ -5,16 +5,19 @@ READY := .venv/.ready
 # Several test processes share the machine: one thread each.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-all check bench bench-peers lock build clean
+.PHONY: demo test test-all test-interop check bench bench-peers lock build clean
 
 demo: $(READY)  ## The whole loop on this machine: collect, pretrain, finetune, evaluate, improve, report
 	$(BIN)/flywheel demo
 
 test: $(READY)  ## The tests that run in minutes
-	$(BIN)/pytest -n auto -m "not slow"
+	$(BIN)/pytest -n auto -m "not slow and not interop"
 
 test-all: $(READY)  ## Every test
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto -m "not interop"
+
+test-interop: $(READY) .venv-interop/.ready  ## What we export is read by LeRobot, robomimic, Minari and TFDS, and the other way round
+	$(BIN)/pytest -n 2 -m interop tests/interop
 
 check: $(READY)  ## Lint, format, types and walls
 	$(BIN)/ruff check .
@@ -36,7 +39,7 @@ build: $(READY)  ## Wheel and sdist in dist/
 	$(BIN)/python -m build --installer uv --outdir dist .
 
 clean:  ## Remove what make made (never runs/)
-	rm -rf .venv .venv-peers build dist
+	rm -rf .venv .venv-peers .venv-interop build dist
 
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -49,4 +52,12 @@ $(READY): requirements.lock pyproject.toml
 .venv-peers/.ready: $(READY)
 	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	$(BIN)/uv pip install --quiet --python .venv-peers/bin/python d3rlpy==2.8.1 $$(grep -o '^torch==[0-9.]*' requirements.lock)
+	touch $@
+
+# Their pins exclude each other's and ours, so each library has an environment of its own (six and pillow they forgot to name).
+.venv-interop/.ready: Makefile $(READY)
+	for name in lerobot robomimic minari; do test -x .venv-interop/$$name/bin/python || $(PYTHON) -m venv .venv-interop/$$name; done
+	$(BIN)/uv pip install --quiet --python .venv-interop/lerobot/bin/python lerobot==0.4.4
+	$(BIN)/uv pip install --quiet --python .venv-interop/robomimic/bin/python robomimic==0.3.0 six
+	$(BIN)/uv pip install --quiet --python .venv-interop/minari/bin/python 'minari[hdf5,arrow]==0.5.4' pillow
 	touch $@

@@ -16,8 +16,7 @@ import numpy as np
 from flywheel.core.episode import Episode
 from flywheel.core.specs import ActionSpec, ArraySpec
 from flywheel.datasets.exporters.base import Export, Progress, is_picture, published
-from flywheel.datasets.exporters.hdf5 import write_array
-from flywheel.datasets.importers.files import need
+from flywheel.datasets.exporters.hdf5 import new_file, write_array
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.store import EpisodeStore
@@ -28,16 +27,16 @@ def export(store: EpisodeStore, snapshot: Snapshot, folder: Path, *, on_progress
 
     Raises `FlywheelError` if it is not, if h5py is missing, and for an episode that is damaged.
     """
-    job, h5py = Export(store, snapshot, on_progress), need("h5py")
+    job = Export(store, snapshot, on_progress)
     name = f"{store.name}-v0"
     with published(job, folder) as temporary:
         data = temporary / name / "data"
         data.mkdir(parents=True)
         steps = 0
-        # Minari takes the number of groups for the number of episodes, and their creation for their order.
-        with h5py.File(data / "main_data.hdf5", "w", track_order=True) as file:
+        with new_file(data / "main_data.hdf5") as (file, sink):
             for number, episode in enumerate(job.episodes()):
                 _write_episode(file.create_group(f"episode_{number}"), episode, number)
+                sink.check()
                 steps += episode.transitions
         size = round((data / "main_data.hdf5").stat().st_size / 1e6, 1)
         metadata = _metadata(job, name) | {"total_steps": steps, "dataset_size": size}

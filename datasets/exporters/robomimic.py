@@ -16,8 +16,7 @@ import numpy as np
 
 from flywheel.core.episode import Episode, EpisodeMetadata
 from flywheel.datasets.exporters.base import Export, Progress, published
-from flywheel.datasets.exporters.hdf5 import write_array
-from flywheel.datasets.importers.files import need
+from flywheel.datasets.exporters.hdf5 import Hdf5Sink, new_file, write_array
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.store import EpisodeStore
 
@@ -30,14 +29,14 @@ def export(store: EpisodeStore, snapshot: Snapshot, folder: Path, *, on_progress
 
     Raises `FlywheelError` if it is not, if h5py is missing, and for an episode that is damaged.
     """
-    job, h5py = Export(store, snapshot, on_progress), need("h5py")
+    job = Export(store, snapshot, on_progress)
     name = f"{store.name}.hdf5"
-    with published(job, folder) as temporary, h5py.File(temporary / name, "w") as file:
-        _write(job, file)
+    with published(job, folder) as temporary, new_file(temporary / name) as (file, sink):
+        _write(job, file, sink)
     return folder / name
 
 
-def _write(job: Export, file: Any) -> None:
+def _write(job: Export, file: Any, sink: Hdf5Sink) -> None:
     data = file.create_group("data")
     total = 0
     masks: dict[str, list[str]] = {"all": [], "success": [], "failure": []}
@@ -45,6 +44,7 @@ def _write(job: Export, file: Any) -> None:
     for number, episode in enumerate(job.episodes()):
         name = f"demo_{number}"
         _write_demo(data.create_group(name), episode)
+        sink.check()
         environment = environment or _environment(episode.metadata, job.store.name)
         total += episode.transitions
         for mask in ("all", "success" if episode.metadata.success else "failure"):

@@ -14,8 +14,8 @@ from flywheel.datasets.exporters.lerobot_stats import Summary, array_stats, pict
 from flywheel.datasets.importers.base import import_episodes
 from flywheel.datasets.importers.detect import open_source
 from flywheel.datasets.store import EpisodeStore
+from tests.arm import make_store
 from tests.datasets.test_schema import EVERY_KIND, assert_equal, every_kind
-from tests.point import make_store
 
 parquet = pytest.importorskip("pyarrow.parquet")
 
@@ -28,17 +28,17 @@ def _by_id(store: EpisodeStore) -> dict[str, Episode]:
 
 
 def test_what_is_exported_comes_back_as_it_was(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "store", range(8))
+    store = make_store(tmp_path / "store", camera=False)
     folder = lerobot.export(store, store.snapshot(), tmp_path / "lerobot")
-    result = import_episodes(open_source(folder), tmp_path / "again", "point")
-    assert (result.stored, result.store.schema) == (8, store.schema)
+    result = import_episodes(open_source(folder), tmp_path / "again", "arm")
+    assert (result.stored, result.store.schema) == (4, store.schema)
     again = _by_id(result.store)
     for expected in store.episodes():
         found = again[expected.metadata.episode_id]
         for name in ("episode_id", "source"):
             object.__setattr__(found.metadata, name, getattr(expected.metadata, name))
         assert_equal(found, expected)
-    assert import_episodes(open_source(folder), tmp_path / "again", "point").skipped == 8
+    assert import_episodes(open_source(folder), tmp_path / "again", "arm").skipped == 4
 
 
 def test_every_kind_of_array_comes_back(tmp_path: Path) -> None:
@@ -54,13 +54,13 @@ def test_every_kind_of_array_comes_back(tmp_path: Path) -> None:
 
 
 def test_frames_are_those_of_the_transitions(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "store", range(3))
+    store = make_store(tmp_path / "store", camera=False)
     folder = lerobot.export(store, store.snapshot(), tmp_path / "lerobot")
     episodes = list(store.episodes(store.snapshot()))
     table = parquet.read_table(folder / "data" / "chunk-000" / "file-000.parquet")
     assert len(table) == sum(episode.transitions for episode in episodes)
     state = np.stack(table[STATE].to_numpy())
-    np.testing.assert_array_equal(state[: episodes[0].transitions, :2], episodes[0].observation["position"][:-1])
+    np.testing.assert_array_equal(state[: episodes[0].transitions, 1:4], episodes[0].observation["joints"][:-1])
     reward = np.concatenate([episode.reward[:-1] for episode in episodes])
     np.testing.assert_array_equal(table["next.reward"].to_numpy(), reward)
     ends = np.flatnonzero(table["next.done"].to_numpy()) + 1
@@ -70,12 +70,12 @@ def test_frames_are_those_of_the_transitions(tmp_path: Path) -> None:
 
 
 def test_info_says_where_it_came_from(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "store", range(3))
+    store = make_store(tmp_path / "store", camera=False)
     folder = lerobot.export(store, store.snapshot(), tmp_path / "lerobot")
     info = json.loads((folder / "meta" / "info.json").read_text())
     assert info["flywheel"]["snapshot"] == store.snapshot().hash
-    assert (info["codebase_version"], info["fps"], info["total_episodes"]) == ("v3.0", 10, 3)
-    assert info["features"][STATE]["names"] == ["position.0", "position.1", "target.0", "target.1"]
+    assert (info["codebase_version"], info["fps"], info["total_episodes"]) == ("v3.0", 10, 4)
+    assert info["features"][STATE]["names"] == ["grip", "joints.0", "joints.1", "joints.2", "precise.0", "precise.1"]
 
 
 def test_a_store_without_a_rate_needs_one(tmp_path: Path) -> None:
