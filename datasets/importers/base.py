@@ -62,7 +62,7 @@ class ImportResult:
     store: EpisodeStore
     stored: int
     skipped: int
-    """Episodes that the store had already, the same one twice in the source included."""
+    """Episodes that the store had already, deleted ones and those twice in the source included."""
     empty: int
     """Episodes without a transition, which are left out."""
     steps: int
@@ -74,19 +74,17 @@ def imported_id(kind: str, content: str, index: int) -> str:
     return json_hash([kind, content, index])
 
 
-def import_episodes(
-    source: Source, root: Path, name: str, on_progress: Progress = lambda done, total: None, *, seal_episodes: int = 64
-) -> ImportResult:
+def import_episodes(source: Source, root: Path, name: str, on_progress: Progress = lambda done, total: None) -> ImportResult:
     """Append the episodes of a source to the store ``<root>/<name>``, which is made if it is not there.
 
     Raises `FlywheelError` at the first episode that cannot be read, or that was imported by another mapping before. What was
     appended until then stays, and the same call goes on from there once the file is mended.
     """
     store = open_target(root, name, source.schema())
-    present = {row.episode_id: row.source for row in store.rows()}
+    present = {row.episode_id: row.source for row in store.rows(deleted=True)}
     common = source.provenance()
     stored = skipped = empty = steps = 0
-    with store.writer(seal_episodes=seal_episodes) as writer:
+    with store.writer() as writer:
         for index in range(len(source)):
             episode_id = source.episode_id(index)
             if episode_id in present:

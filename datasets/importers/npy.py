@@ -16,6 +16,7 @@ import numpy as np
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import Array
 from flywheel.datasets.importers.files import check_dtype, check_size, reading
+from flywheel.datasets.importers.object_arrays import read_objects
 
 _MOST_MEMBERS = 10_000
 _BLOCK = 1 << 20
@@ -62,6 +63,19 @@ class Npz:
         if not stream.shape:
             return stream.read(0, 1).reshape(())
         return stream.read(start, stream.shape[0] if stop is None else min(stop, stream.shape[0]))
+
+    def objects(self, name: str) -> list[Any]:
+        """The numbers in an array of objects, which are read without being run; see `object_arrays`."""
+        self.check(name)
+        with reading(self.path, f"'{name}'"), self._archive.open(self._member(name)) as file:
+            version, head = file.read(8)[6:7], file.read(2)
+            if version != b"\x01":
+                raise FlywheelError(f"{self.path}: '{name}' is an npy array of another version, which is not read.")
+            header = file.read(int.from_bytes(head, "little"))
+            if b"'|O'" not in header:
+                raise FlywheelError(f"{self.path}: '{name}' is no array of objects.")
+            found = read_objects(file.read())
+        return found if isinstance(found, list) else [found]
 
     def check(self, name: str) -> None:
         """Read an array through once, to see that it agrees with its CRC."""

@@ -29,6 +29,14 @@ def test_a_second_import_stores_nothing(tmp_path: Path) -> None:
     assert second.store.snapshot() == first.store.snapshot()
 
 
+def test_a_deleted_episode_does_not_come_back(tmp_path: Path) -> None:
+    path = files.d4rl(tmp_path / "a.hdf5", [3, 2], terminal=[0, 1], timeout=[])
+    first, _ = load(tmp_path, path)
+    first.store.label([first.store.rows()[0].episode_id], "deleted", True, by="test")
+    second, episodes = load(tmp_path, path)
+    assert (second.stored, second.skipped, len(episodes)) == (0, 2, 1)
+
+
 @pytest.mark.parametrize("kills", [[1], [3, 7, 8]])
 def test_a_killed_import_goes_on_where_it_was(tmp_path: Path, kills: list[int]) -> None:
     lengths = [2 + number % 3 for number in range(12)]

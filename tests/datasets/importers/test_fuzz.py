@@ -89,9 +89,7 @@ def test_damaged_files(tmp_path: Path, name: str) -> None:
         refused += _refusal(source, name.split()[0], stores, folder) != ""
         assert time.monotonic() - started < 30  # nothing hangs; a hundredth of this is usual
         if stores.exists():
-            store = EpisodeStore.open(stores)
-            assert verify(store).sound
-            assert {episode.transitions for episode in store.episodes()} <= set(range(2, 16))
+            assert verify(EpisodeStore.open(stores)).sound
         shutil.rmtree(folder)
         shutil.rmtree(stores, ignore_errors=True)
     assert refused
