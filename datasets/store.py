@@ -184,6 +184,10 @@ class EpisodeStore:
 
         Raises `FlywheelError` if there is none of that id, and `DamagedError` if its record is damaged.
         """
+        return decode_episode(self.payload(episode_id), self.schema)
+
+    def payload(self, episode_id: str) -> bytes:
+        """An episode's record as it lies on the disk, for `codec` to take what is wanted from it; raises as `raw` does."""
         row = self._catalog.rows.get(episode_id) or self._find_recorded(episode_id)
         try:
             return self._read(row)
@@ -287,7 +291,7 @@ class EpisodeStore:
             )
         return Trim(start, stop, float(self.raw(row.episode_id).reward[start:stop].sum(dtype=np.float64)))
 
-    def _read(self, row: IndexRow) -> Episode:
+    def _read(self, row: IndexRow) -> bytes:
         path = self.path / row.shard
         with path.open("rb") as file:
             try:
@@ -296,7 +300,7 @@ class EpisodeStore:
                 raise DamagedError(f"{path}: {error} 'flywheel store verify' tells what else is damaged.") from None
         if record.crc != row.crc:
             raise DamagedError(f"{path}: the record at byte {row.offset} is not episode {row.episode_id}.")
-        return decode_episode(record.payload, self.schema)
+        return record.payload
 
 
 def _is_store(folder: Path) -> bool:
