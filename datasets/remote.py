@@ -12,11 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
-from flywheel.core.episode import Episode
 from flywheel.core.errors import FlywheelError
 from flywheel.core.lineage import content_hash
 from flywheel.datasets.catalog import Catalog
-from flywheel.datasets.codec import decode_episode
 from flywheel.datasets.index import EpisodeIndex, Fingerprint, IndexRow
 from flywheel.datasets.layout import Layout
 from flywheel.datasets.places import Place
@@ -64,13 +62,13 @@ class RemoteStore(EpisodeStore):
         """Raises `FlywheelError`: a copy is not labelled."""
         self.writer()
 
-    def _read(self, row: IndexRow) -> Episode:
+    def _read(self, row: IndexRow) -> bytes:
         with self._place.telling():
             data = self._place.read(row.shard, row.offset, self._ends[row.shard, row.offset])
         record = parse_record(data, row.offset)
         if record.crc != row.crc:
             raise DamagedError(f"{self._place.url}/{row.shard}: the record at byte {row.offset} is not {row.episode_id}.")
-        return decode_episode(record.payload, self.schema)
+        return record.payload
 
 
 class _RemoteCatalog(Catalog):
