@@ -14,21 +14,32 @@ import numpy as np
 import numpy.typing as npt
 
 from flywheel.core.specs import Array
-from flywheel.datasets.tfrecord import DamagedError
+from flywheel.datasets.tfrecord import DamagedError, Piece
 
-Features = Mapping[str, Array | Sequence[bytes]]
+Features = Mapping[str, Array | Sequence[Piece]]
 """float32 arrays are stored as float_list, int64 arrays as int64_list, sequences of bytes as bytes_list; arrays are flattened."""
 
 # A tag is field number * 8 + wire type, and every field here is length-delimited (wire type 2).
 _FIRST, _SECOND = 0x0A, 0x12
 _BYTES, _FLOATS, _INTEGERS = 0x0A, 0x12, 0x1A
 _LONGEST_VARINT = 10
+_SMALL = 1 << 16
+"""Bytes that are copied in less time than a piece more costs."""
 
 
 def encode(features: Features) -> bytes:
     """The features as a serialised tf.train.Example, sorted by name."""
-    entries = [_field(_FIRST, _key(name) + _field(_SECOND, _feature(features[name]))) for name in sorted(features)]
-    return _field(_FIRST, b"".join(entries))
+    return b"".join(encode_pieces(features))
+
+
+def encode_pieces(features: Features) -> list[Piece]:
+    """The bytes of `encode` in pieces: what is large is left where it is."""
+    entries: list[Piece] = []
+    for name in sorted(features):
+        feature = _feature(features[name])
+        key, size = _key(name), _size(feature)
+        entries += (_head(_FIRST, len(key) + _head_size(size) + size) + key + _head(_SECOND, size), *feature)
+    return [_head(_FIRST, _size(entries)), *entries]
 
 
 def parse(payload: bytes) -> dict[str, memoryview]:
@@ -68,42 +79,58 @@ def integers(feature: memoryview) -> npt.NDArray[np.int64]:
 
 def strings(feature: memoryview) -> list[bytes]:
     """A bytes_list."""
+    return list(map(bytes, views(feature)))
+
+
+def views(feature: memoryview) -> list[memoryview]:
+    """A bytes_list, each item where it lies."""
     start, stop = _only(feature, _BYTES)
     found = []
     while start < stop:
         item, start = _take(feature, start, stop, _FIRST)
-        found.append(bytes(item))
+        found.append(item)
     return found
 
 
-def _feature(value: Array | Sequence[bytes]) -> bytes:
+def _feature(value: Array | Sequence[Piece]) -> list[Piece]:
     if not isinstance(value, np.ndarray):
-        return _field(_BYTES, b"".join(_field(_FIRST, item) for item in value))
+        items = [piece for item in value for piece in (_head(_FIRST, len(item)), item)]
+        size = _size(items)
+        return [_head(_BYTES, size), *(items if size > _SMALL else [b"".join(items)])]
     if value.dtype == np.float32:
         tag, packed = _FLOATS, value.astype("<f4", copy=False).tobytes()
     elif value.dtype == np.int64:
         tag, packed = _INTEGERS, _encode_varints(value.reshape(-1))
     else:
         raise TypeError(f"tf.train.Example holds float32, int64 and bytes, not {value.dtype}.")
-    return _field(tag, _field(_FIRST, packed) if packed else b"")
+    content = _head(_FIRST, len(packed)) + packed if packed else b""
+    return [_head(tag, len(content)) + content]
 
 
-def _field(tag: int, data: bytes) -> bytes:
-    return b"".join((bytes((tag,)), _varint(len(data)), data))
+def _head(tag: int, size: int) -> bytes:
+    """What stands before the content of a length-delimited field."""
+    if size < 0x80:
+        return bytes((tag, size))
+    encoded = bytearray((tag,))
+    while size > 0x7F:
+        encoded.append(size & 0x7F | 0x80)
+        size >>= 7
+    encoded.append(size)
+    return bytes(encoded)
+
+
+def _head_size(size: int) -> int:
+    return 1 + max(1, -(-size.bit_length() // 7))
+
+
+def _size(pieces: Sequence[Piece]) -> int:
+    return sum(map(len, pieces))
 
 
 @lru_cache(maxsize=4096)
 def _key(name: str) -> bytes:
-    return _field(_FIRST, name.encode())
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    encoded = name.encode()
+    return _head(_FIRST, len(encoded)) + encoded
 
 
 def _encode_varints(values: npt.NDArray[np.int64]) -> bytes:

@@ -314,4 +314,4 @@ def _difference(stored: Schema, given: Schema) -> str:
     for key in sorted(theirs.keys() | ours.keys()):
         if theirs.get(key) != ours.get(key):
             return f"its observation['{key}'] is {theirs.get(key)}, not {ours.get(key)}"
-    return "it differs"
+    return f"it keeps pictures as {stored.pictures}, not as {given.pictures}"

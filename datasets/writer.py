@@ -14,7 +14,7 @@ from flywheel.core.episode import Episode
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.catalog import Catalog
 from flywheel.datasets.claims import Claims
-from flywheel.datasets.codec import encode_episode
+from flywheel.datasets.codec import encode_pieces
 from flywheel.datasets.filesystem import check_writable, refusing
 from flywheel.datasets.index import EpisodeIndex, Fingerprint, IndexRow
 from flywheel.datasets.journal import Journal, StoreWarning, publish, recover
@@ -95,7 +95,7 @@ class EpisodeWriter:
         if os.getpid() != self._process:
             raise FlywheelError("An episode writer does not survive a fork; open one in each process.")
         episode = episode.validate(self._schema.observation, self._schema.action)
-        framed = frame(encode_episode(episode, self._schema))
+        framed = frame(*encode_pieces(episode, self._schema))
         current = self._open_journal()
         with self._claims.held():
             known = self._find(episode.metadata.episode_id)

@@ -83,7 +83,6 @@ def test_tfds_writes_the_same_features() -> None:
 @pytest.mark.parametrize(
     ("key", "spec", "reason"),
     [
-        ("camera", ArraySpec((84, 84, 3), "uint8"), "picture"),
         ("name", ArraySpec((), "str"), "numbers"),
         ("nothing", ArraySpec((0,)), "at least one element"),
         ("a/b", ArraySpec((2,)), "cannot be stored"),
