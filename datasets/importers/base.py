@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from flywheel.core.episode import Episode
 from flywheel.core.errors import FlywheelError
 from flywheel.core.lineage import json_hash
 from flywheel.core.specs import ActionSpec
-from flywheel.datasets.schema import Schema
+from flywheel.datasets.schema import Pictures, Schema
 from flywheel.datasets.store import EpisodeStore
 
 Progress = Callable[[int, int], None]
@@ -74,13 +74,23 @@ def imported_id(kind: str, content: str, index: int) -> str:
     return json_hash([kind, content, index])
 
 
-def import_episodes(source: Source, root: Path, name: str, on_progress: Progress = lambda done, total: None) -> ImportResult:
+def import_episodes(
+    source: Source,
+    root: Path,
+    name: str,
+    on_progress: Progress = lambda done, total: None,
+    *,
+    pictures: Pictures | None = None,
+) -> ImportResult:
     """Append the episodes of a source to the store ``<root>/<name>``, which is made if it is not there.
+
+    `pictures` says how a store that is made keeps its pictures, if not as the source's schema says.
 
     Raises `FlywheelError` at the first episode that cannot be read, or that was imported by another mapping before. What was
     appended until then stays, and the same call goes on from there once the file is mended.
     """
-    store = open_target(root, name, source.schema())
+    schema = source.schema()
+    store = open_target(root, name, replace(schema, pictures=pictures or schema.pictures))
     present = {row.episode_id: row.source for row in store.rows(deleted=True)}
     common = source.provenance()
     stored = skipped = empty = steps = 0
@@ -103,8 +113,8 @@ def import_episodes(source: Source, root: Path, name: str, on_progress: Progress
 def open_target(root: Path, name: str, schema: Schema) -> EpisodeStore:
     """Make the store of a schema, or open one that takes its episodes as they are.
 
-    Units and the action's meaning, which few sources tell, are the store's. Raises `FlywheelError` for a store that holds
-    other arrays, or whose action bounds the source exceeds.
+    Units, the action's meaning and how pictures are kept, which few sources tell, are the store's. Raises `FlywheelError` for a
+    store that holds other arrays, or whose action bounds the source exceeds.
     """
     try:
         return EpisodeStore.create(root, name, schema)

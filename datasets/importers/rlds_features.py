@@ -15,7 +15,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import Array
 from flywheel.datasets import example
 from flywheel.datasets.importers.files import reading
-from flywheel.datasets.importers.images import decode_pictures, picture_shape
+from flywheel.datasets.importers.images import decode_pictures
 
 _CLASSES = "tensorflow_datasets.core.features."
 _DEEPEST = 16
@@ -82,8 +82,7 @@ def decode(path: Path, feature: Feature, record: Mapping[str, memoryview]) -> Ar
         if feature.kind == _TEXT or feature.dtype == "string":
             return example.strings(data)
         if feature.kind == "image":
-            encoded = example.strings(data)
-            return decode_pictures(path, what, encoded, picture_shape(path, what, encoded, feature.shape))
+            return decode_pictures(path, what, example.strings(data), feature.shape)
         return _tensor(path, feature, data)
 
 

@@ -23,7 +23,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.core.lineage import json_hash
 from flywheel.core.specs import Array
 from flywheel.datasets.importers.base import Source
-from flywheel.datasets.importers.files import file_hash, inside, natural, reading
+from flywheel.datasets.importers.files import file_hash, inside, reading
 from flywheel.datasets.importers.hdf5 import Hdf5
 from flywheel.datasets.importers.mapped import MappedSource
 from flywheel.datasets.importers.mapping import Field, FieldMap
@@ -74,7 +74,8 @@ class _Folders:
     """The demonstrations of ``ep_*`` folders; each holds its states and actions in pieces of a hundred steps."""
 
     def __init__(self, path: Path, given: Mapping[str, Any]) -> None:
-        found = sorted(path.glob("ep_*"), key=lambda folder: natural(folder.name))
+        # A name ends in the fraction of a second, whose digits are in order as text and not as a number.
+        found = sorted(path.glob("ep_*"))
         self._folders = [inside(path, folder) for folder in found if any(folder.glob("state_*.npz"))]
         if not self._folders:
             raise FlywheelError(f"{path} holds no ep_* folder with a state_*.npz.")
@@ -108,7 +109,7 @@ class _Folders:
 
     def _pieces(self, index: int) -> list[Path]:
         folder = self._folders[index]
-        return [inside(folder, path) for path in sorted(folder.glob("state_*.npz"), key=lambda path: natural(path.name))]
+        return [inside(folder, path) for path in sorted(folder.glob("state_*.npz"))]
 
 
 class RobosuiteReader:

@@ -14,6 +14,7 @@ from flywheel.cli.console import console, parse_config, progress, say
 from flywheel.datasets.importers.base import Source, import_episodes
 from flywheel.datasets.importers.detect import open_source
 from flywheel.datasets.importers.mapping import load_mapping
+from flywheel.datasets.schema import Pictures
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class ImportConfig:
     """The source's format; found out where it is empty."""
     mapping: str = ""
     """Which of its fields become what: a YAML file (see datasets/importers/mapping.py), or mt_opt or oxe, which are built in."""
+    pictures: Pictures = "png"
+    """How a new store keeps pictures: png (exact), jpeg (small and lossy) or raw."""
     dry_run: bool = False
     """Show what would be imported and write nothing."""
 
@@ -42,7 +45,7 @@ def run(arguments: list[str]) -> None:
         _show(source, config)
         return
     with progress(f"Importing {config.source.name}", "episodes") as report:
-        result = import_episodes(source, config.store, config.name, report)
+        result = import_episodes(source, config.store, config.name, report, pictures=config.pictures)
     there = f", {result.skipped:,} were there already" if result.skipped else ""
     empty = f", {result.empty:,} had no transition" if result.empty else ""
     say(f"Stored {result.stored:,} episodes{there}{empty}; {result.steps:,} steps, in {result.store.path}")

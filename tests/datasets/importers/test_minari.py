@@ -44,10 +44,9 @@ def test_the_three_forms_may_be_given_by_their_inner_folder(tmp_path: Path, form
 @pytest.mark.parametrize("form", FORMS)
 def test_jpeg_pictures_are_decoded(tmp_path: Path, form: str) -> None:
     path = _write(tmp_path, form, [3], [0], picture=True)
-    reader_fields = {"observation": {"camera": "observations/camera"}}
-    source = open_source(path, given=reader_fields)
-    trajectory = source._read(0)  # type: ignore[attr-defined]
-    camera = trajectory.observation["observations/camera"]
+    result, (episode,) = load(tmp_path, path)
+    assert result.store.schema.pictures == "png"
+    camera = episode.observation["camera"]
     assert camera.shape == (4, 32, 48, 3)
     assert camera[:, 5, 7, 1].tolist() == [0, 1, 2, 3]
 

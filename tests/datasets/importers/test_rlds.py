@@ -124,7 +124,6 @@ def _mt_opt_record(count: int) -> dict[str, Any]:
 
 
 def test_mt_opt_is_built_in(tmp_path: Path) -> None:
-    pytest.importorskip("flywheel.datasets.pictures")
     path = files.rlds(tmp_path, MT_OPT_STEPS, MT_OPT_OTHERS, [[_mt_opt_record(5)]])
     episode = open_source(path, given=load_mapping("mt_opt")).episode(0)
     assert episode is not None
@@ -214,7 +213,6 @@ def test_a_bomb_in_a_compressed_array_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_tfds_writes_what_we_read(tmp_path: Path) -> None:
     tfds = pytest.importorskip("tensorflow_datasets")
-    pytest.importorskip("flywheel.datasets.pictures")
     features = tfds.features
     steps = features.FeaturesDict(
         {
@@ -223,7 +221,7 @@ def test_tfds_writes_what_we_read(tmp_path: Path) -> None:
                     "image": features.Image(shape=(4, 6, 3), encoding_format="png"),
                     "state": features.Tensor(shape=(2,), dtype=np.float32, encoding=features.Encoding.ZLIB),
                     "label": features.ClassLabel(num_classes=3),
-                    "ragged": features.Tensor(shape=(None,), dtype=np.float32),
+                    "depth": features.Image(shape=(4, 6, 1), dtype=np.uint16, encoding_format="png"),
                 }
             ),
             "action": features.Tensor(shape=(1,), dtype=np.float64),
@@ -239,7 +237,7 @@ def test_tfds_writes_what_we_read(tmp_path: Path) -> None:
                 "image": np.full((4, 6, 3), step, np.uint8),
                 "state": files.observations(0, 5)[step],
                 "label": step % 3,
-                "ragged": np.arange(2, dtype=np.float32),
+                "depth": np.full((4, 6, 1), 1000 * step, np.uint16),
             },
             "action": files.actions(0, 5)[step].astype(np.float64),
             "reward": 0.0 if step == 4 else files.rewards(0, 5)[step],
@@ -259,15 +257,15 @@ def test_tfds_writes_what_we_read(tmp_path: Path) -> None:
     source = open_source(tmp_path / "made")
     assert len(source) == 3
     own = source.episode(2)
-    # The ragged array, which is left out by default, makes TFDS itself the reader.
+    # The depth, which is left out by default, makes TFDS itself the reader.
     both = open_source(
-        tmp_path / "made", given={"observation": {"state": "observation/state", "ragged": "observation/ragged"}}
+        tmp_path / "made", given={"observation": {"state": "observation/state", "depth": "observation/depth"}}
     ).episode(2)
     assert own is not None
     assert both is not None
     np.testing.assert_array_equal(own.observation["state"], files.observations(0, 5))
     np.testing.assert_array_equal(both.observation["state"], files.observations(0, 5))
-    assert both.observation["ragged"].tolist() == [[0.0, 1.0]] * 5
+    assert both.observation["depth"][:, 0, 0, 0].tolist() == [0, 1000, 2000, 3000, 4000]
     assert own.observation["label"].tolist() == [0, 1, 2, 0, 1]
     assert own.observation["image"][:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
     np.testing.assert_array_equal(own.action[:-1], files.actions(0, 4))
