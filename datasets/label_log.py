@@ -97,13 +97,22 @@ class LabelLog:
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        with self._refusing():
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = self._lock()
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield descriptor
         finally:
             os.close(descriptor)
+
+    def _lock(self) -> int:
+        """The open log, locked; anew if it was replaced by another file, say a restored one, while this waited."""
+        with self._refusing():
+            while True:
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), self.path.stat()):
+                        return descriptor
+                os.close(descriptor)
 
     def _write(self, descriptor: int, lines: bytes) -> None:
         size = os.fstat(descriptor).st_size

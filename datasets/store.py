@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -31,34 +30,13 @@ from flywheel.datasets.lineage import LineageRecords
 from flywheel.datasets.overlay import Overlay, revise
 from flywheel.datasets.places import url_of
 from flywheel.datasets.query import Parameter, select
+from flywheel.datasets.recorder import EpisodeRecording, Recorder, record_episode
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.snapshot import Snapshot
+from flywheel.datasets.spill import recover_spills
+from flywheel.datasets.store_info import StoreInfo, count
 from flywheel.datasets.tfrecord import DamagedError, DamageWarning, read_record
 from flywheel.datasets.writer import EpisodeWriter, Sealing
-
-
-@dataclass(frozen=True)
-class Group:
-    """How many episodes an agent made of a task, and how many succeeded."""
-
-    task: str
-    agent_id: str
-    episodes: int
-    successes: int
-
-
-@dataclass(frozen=True)
-class StoreInfo:
-    """A store in numbers."""
-
-    episodes: int
-    steps: int
-    """Transitions, that is actions taken."""
-    shards: int
-    unsealed: int
-    """Episodes that are acknowledged and still in a journal, where TFDS does not see them."""
-    bytes: int
-    groups: tuple[Group, ...]
 
 
 class EpisodeStore:
@@ -99,7 +77,8 @@ class EpisodeStore:
     def open(cls, path: Path | str) -> EpisodeStore:
         """Open a store by its version folder, its data set folder, or a root that holds exactly one; writes nothing.
 
-        A URL (``s3://bucket/lift``) opens what `sync` has copied there. Raises `FlywheelError` if there is none, or more than one.
+        A URL (``s3://bucket/lift``) opens what `sync` has copied there.
+        Raises `FlywheelError` if there is no store, or more than one.
         """
         if url := url_of(path):
             from flywheel.datasets.remote import open_remote  # it builds on this file
@@ -127,7 +106,19 @@ class EpisodeStore:
         TFDS sees an episode from then on; this class, at once. Raises `FlywheelError` where nobody may or should write (full,
         read-only, forbidden, or on a network file system).
         """
-        return EpisodeWriter(self._layout, self.schema, Sealing(seal_episodes, seal_bytes, seal_seconds))
+        writer = EpisodeWriter(self._layout, self.schema, Sealing(seal_episodes, seal_bytes, seal_seconds))
+        recover_spills(self._layout, self.schema, writer.append)
+        return writer
+
+    def recorder(self, *, ring_bytes: int = 64 << 20, seal_episodes: int = 64) -> Recorder:
+        """A recorder, which logs steps from within a control loop; arguments and errors as `Recorder` has them."""
+        return Recorder(self, ring_bytes=ring_bytes, seal_episodes=seal_episodes)
+
+    def episode(
+        self, *, task: str = "", robot: str = "", **metadata: str | int | bool
+    ) -> AbstractContextManager[EpisodeRecording]:
+        """A recorder for a single episode; arguments and errors as `Recorder.episode` has them."""
+        return record_episode(self, task=task, robot=robot, **metadata)
 
     def rows(self, *, deleted: bool = False) -> list[IndexRow]:
         """One row per acknowledged episode as it is labelled, in the order of the shards, unsealed ones last.
@@ -237,8 +228,12 @@ class EpisodeStore:
         Raises `FlywheelError` for an episode that has none, for which nothing is changed then, and when the disk refuses.
         """
         rows = [self._find_recorded(episode_id) for episode_id in dict.fromkeys(episode_ids)]
-        entries = self._labels.entries
-        self._labels.append(lambda: [undone(entries.get(row.episode_id, []), row.episode_id, field, by, reason) for row in rows])
+
+        def labels() -> list[Label]:
+            entries = self._labels.entries
+            return [undone(entries.get(row.episode_id, []), row.episode_id, field, by, reason) for row in rows]
+
+        self._labels.append(labels)
 
     def history(self, episode_id: str) -> list[Label]:
         """Every label that an episode was ever given, oldest first; raises `FlywheelError` if there is no such episode."""
@@ -247,20 +242,12 @@ class EpisodeStore:
         return [entry.label for entry in self._labels.entries.get(row.episode_id, [])]
 
     def info(self) -> StoreInfo:
-        """The store in numbers."""
-        rows = self.rows()
-        shards = self._catalog.shards
-        episodes = Counter((row.task, row.agent_id) for row in rows)
-        successes = Counter((row.task, row.agent_id) for row in rows if row.success)
-        journals = [path.stat().st_size for path in self._layout.journals.glob("*.tfrecord")]
-        return StoreInfo(
-            episodes=len(rows),
-            steps=sum(row.length for row in rows),
-            shards=len(shards.lengths),
-            unsealed=sum(row.shard.startswith(".") for row in rows),
-            bytes=shards.total_bytes + sum(journals),
-            groups=tuple(Group(*key, count, successes[key]) for key, count in sorted(episodes.items())),
-        )
+        """The store in numbers, as its episodes are labelled."""
+        rows, journal_bytes = self.rows(), 0
+        for path in self._layout.journals.glob("*.tfrecord"):
+            with suppress(FileNotFoundError):  # sealed this moment
+                journal_bytes += path.stat().st_size
+        return count(rows, self._catalog.shards, journal_bytes)
 
     def _refresh(self) -> None:
         self._catalog.refresh()

@@ -14,7 +14,8 @@ from flywheel.cli.console import console
 from flywheel.cli.store_common import StorePath, make_table, size_text
 from flywheel.datasets.index import IndexRow
 from flywheel.datasets.schema import Schema
-from flywheel.datasets.store import EpisodeStore, StoreInfo
+from flywheel.datasets.store import EpisodeStore
+from flywheel.datasets.store_info import StoreInfo
 from flywheel.rollout.statistics import wilson
 
 _DAYS, _BAR = 14, 30

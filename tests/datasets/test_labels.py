@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from flywheel.core.errors import FlywheelError
+from flywheel.core.files import write_atomically
 from flywheel.datasets.index import IndexRow
 from flywheel.datasets.label_log import LabelLog
 from flywheel.datasets.store import EpisodeStore
@@ -334,6 +336,7 @@ def test_a_disk_that_refuses_leaves_the_log_as_it_was(store: EpisodeStore) -> No
 import resource, signal, sys
 from pathlib import Path
 from flywheel.core.errors import FlywheelError
+from flywheel.core.files import write_atomically
 from flywheel.datasets.store import EpisodeStore
 store = EpisodeStore.open(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
@@ -357,6 +360,28 @@ def test_a_store_that_cannot_be_written_says_so(store: EpisodeStore) -> None:
     log(store).mkdir()
     with pytest.raises(FlywheelError, match=r"labels\.jsonl cannot be written"):
         LabelLog(log(store)).append(list)
+
+
+def test_a_link_in_place_of_the_log_is_not_written_through(store: EpisodeStore, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"precious")
+    log(store).symlink_to(outside)
+    with pytest.raises(FlywheelError, match=r"labels\.jsonl cannot be written"):
+        LabelLog(log(store)).append(list)
+    assert outside.read_bytes() == b"precious"
+
+
+def test_a_log_that_is_restored_while_a_writer_waits_gets_its_label(store: EpisodeStore) -> None:
+    content = three_labels(store)
+    with log(store).open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        process = start("label", store.path, A, 1)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.2)
+        write_atomically(log(store), content)
+    (token,) = process.communicate()[0].split()
+    assert [label.reason for label in again(store).history(A)] == ["", token]
 
 
 # Many processes, and kills

@@ -13,7 +13,8 @@ import pytest
 from flywheel.core.errors import FlywheelError, SpecError
 from flywheel.core.specs import ActionSpec
 from flywheel.datasets.schema import Schema
-from flywheel.datasets.store import EpisodeStore, Group
+from flywheel.datasets.store import EpisodeStore
+from flywheel.datasets.store_info import Group
 from flywheel.datasets.tfrecord import DamagedError, DamageWarning
 from tests.point import SCHEMA, episode, make_store
 
