@@ -1,0 +1,212 @@
+"""The steps of an episode that is being recorded, on the disk: what survives a crash in mid-episode.
+
+    .journal/<boot>-<pid>-<random>.recording      one per recorder, locked while it or its process lives
+    .journal/<boot>-<pid>-<random>-000007.spill   its seventh episode; gone once the episode is stored
+
+A spill is a TFRecord file of the ring's frames. It is removed after the episode was appended, and an append of an id that is
+stored already does nothing: whenever the kill comes, the episode is stored once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+from flywheel.core.episode import Episode
+from flywheel.core.errors import FlywheelError, SpecError
+from flywheel.core.files import fsync_folder
+from flywheel.datasets.filesystem import boot_id, locks_tell_the_dead, refusing
+from flywheel.datasets.journal import StoreWarning, keep
+from flywheel.datasets.layout import Layout
+from flywheel.datasets.ring import HEADER
+from flywheel.datasets.schema import Schema
+from flywheel.datasets.step_layout import BREAK, FINISH, StepLayout
+from flywheel.datasets.tfrecord import Damage, DamagedError, Record, frame, scan, write_pieces
+
+_SESSION = ".recording"
+
+
+class Spill:
+    """The spill that is being written. `size` is the end of its last whole frame, `number` that frame's number."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self.size = 0
+        self.number = 0
+        self.is_whole = False
+        """Whether its last frame ends the episode."""
+        self._synced = 0
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """A new one, durable by name; raises `FlywheelError` if the disk refuses."""
+        with refusing(path):
+            spill = cls(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
+            fsync_folder(path.parent)
+        return spill
+
+    @classmethod
+    def resume(cls, path: Path) -> Self:
+        """One that a killed process has left, without what it had not written to the end."""
+        with refusing(path):
+            spill = cls(path, os.open(path, os.O_RDWR | os.O_NOFOLLOW))
+            for item in scan(spill._descriptor):
+                if isinstance(item, Record):
+                    spill._note(item.payload, item.end)
+            os.ftruncate(spill._descriptor, spill.size)
+        return spill
+
+    def append(self, frames: list[bytes]) -> None:
+        """Write frames, safe from a kill; raises `FlywheelError`, with the file as it was, if the disk refuses."""
+        pieces = [piece for item in frames for piece in frame(item).pieces]
+        with refusing(self.path):
+            try:
+                write_pieces(self._descriptor, pieces, self.size)
+            except OSError:
+                os.ftruncate(self._descriptor, self.size)
+                raise
+        self._note(frames[-1], self.size + sum(map(len, pieces)))
+
+    def sync(self) -> None:
+        """Make what was written safe from a power loss, too; raises `FlywheelError` if the disk refuses."""
+        if self._synced < self.size:
+            with refusing(self.path):
+                os.fdatasync(self._descriptor)
+            self._synced = self.size
+
+    def close(self) -> None:
+        """Stop writing; the file stays."""
+        os.close(self._descriptor)
+
+    def _note(self, last: bytes, end: int) -> None:
+        _, kind, self.number = HEADER.unpack_from(last)
+        self.is_whole = kind in (FINISH, BREAK)
+        self.size = end
+
+
+def read_spill(path: Path, layout: StepLayout) -> Episode | None:
+    """The episode of a spill, also one that was cut off; None if it holds no whole transition.
+
+    Raises `DamagedError` if it holds something else; what is torn off at its end is left out.
+    """
+    try:
+        with path.open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                return None
+            return layout.episode(_whole(file.fileno()))
+    except DamagedError as error:
+        raise DamagedError(f"{path}: {error}") from None
+
+
+def _whole(descriptor: int) -> Iterator[bytes]:
+    """All frames up to the first that is damaged: what follows it is not known to follow."""
+    for item in scan(descriptor):
+        if isinstance(item, Damage):
+            if not item.torn:
+                warnings.warn(f"A step of a recording is damaged: {item.reason} The steps before it are kept.", StoreWarning, 2)
+            return
+        yield item.payload
+
+
+def open_session(journals: Path) -> tuple[str, int]:
+    """A new recorder's name, and the descriptor that holds its lock as long as any process has it."""
+    name = f"{boot_id()}-{os.getpid()}-{secrets.token_hex(8)}"
+    path = journals / (name + _SESSION)
+    temporary = journals / f".{path.name}.tmp"
+    with refusing(path):
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+        # Locked before it has its name: nobody meets it between the two and takes it for a dead recorder's.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        temporary.rename(path)
+    return name, descriptor
+
+
+def session_spills(journals: Path, name: str) -> list[Path]:
+    """The spills of a recorder, in the order of its episodes."""
+    return sorted(journals.glob(f"{name}-*.spill"))
+
+
+def end_session(journals: Path, name: str) -> None:
+    """Remove a recorder's lock, unless something of it is left to be stored."""
+    if not session_spills(journals, name):
+        (journals / (name + _SESSION)).unlink(missing_ok=True)
+
+
+def store_spill(layout: Layout, schema: Schema, path: Path, append: Callable[[Episode], str]) -> Episode | None:
+    """Append a spill's episode, durably and once, and remove the spill; returns what was stored, None if nothing could be.
+
+    Raises `DamagedError` or `SpecError` for a spill that is no episode of this store, which is then kept among the damaged files,
+    and `FlywheelError` if the disk refuses: the spill stays then, and this may be called again.
+    """
+    try:
+        episode = read_spill(path, StepLayout(schema))
+        if episode is not None:
+            append(episode)
+    except (DamagedError, SpecError) as error:
+        kept = layout.damaged / path.name
+        with refusing(kept):
+            keep(path, kept)
+            path.unlink()
+        raise type(error)(f"{error} It is kept as {kept}.") from None
+    with refusing(path):
+        path.unlink()
+    return episode
+
+
+def recover_spills(layout: Layout, schema: Schema, append: Callable[[Episode], str]) -> None:
+    """Store what recorders had recorded that died together with their process, or lost power: cut off, and flagged as invalid.
+
+    An episode that was finished is stored as it is. Each is told by a `StoreWarning`, and so is what cannot be stored now; it is
+    left for the next call then.
+    """
+    for lock in sorted(layout.journals.glob("*" + _SESSION)):
+        with _abandoned(lock) as is_abandoned:
+            if is_abandoned:
+                name = lock.name.removesuffix(_SESSION)
+                for path in session_spills(layout.journals, name):
+                    _recover(layout, schema, path, append)
+                end_session(layout.journals, name)
+
+
+def _recover(layout: Layout, schema: Schema, path: Path, append: Callable[[Episode], str]) -> None:
+    try:
+        episode = store_spill(layout, schema, path, append)
+    except FlywheelError as error:
+        warnings.warn(f"A recording was cut off and could not be recovered: {error}", StoreWarning, stacklevel=4)
+        return
+    if episode is not None and episode.metadata.invalid:
+        warnings.warn(
+            f"Episode {episode.metadata.episode_id} was cut off when its recorder died; its {episode.transitions} steps are "
+            "stored, flagged as invalid.",
+            StoreWarning,
+            stacklevel=4,
+        )
+
+
+@contextmanager
+def _abandoned(lock: Path) -> Iterator[bool]:
+    """Whether a recorder's lock is free, and it is known that this means that it is dead; held meanwhile."""
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        known = lock.name.startswith(f"{boot_id()}-") or locks_tell_the_dead(lock.parent)
+        yield known and _take(descriptor, lock)
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, lock: Path) -> bool:
+    with suppress(BlockingIOError, FileNotFoundError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), lock.stat())  # else another has recovered it meanwhile
+    return False
