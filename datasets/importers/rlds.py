@@ -131,10 +131,14 @@ class RldsReader:
         return self._aligned(steps, fields, terminal=_check_flags(steps, count))
 
     def actions(self, fields: FieldMap) -> Iterator[tuple[int, Mapping[str, Array]]]:
-        """Those of at most 64 episodes from all over the data set: all of them may be terabytes."""
+        """Those of at most 64 episodes, from all over the data set if possible: all of them may be terabytes."""
         last = None if fields.settings["last_step"] == "transition" else -1
-        for index in sorted({int(place) for place in np.linspace(0, len(self) - 1, _BOUNDS_EPISODES)}):
-            steps = self._steps(list(fields.action.sources)).read(index, list(fields.action.sources))
+        reader = self._steps(list(fields.action.sources))
+        spread = np.linspace(0, len(self) - 1, _BOUNDS_EPISODES)
+        # TFDS would read everything in between, too.
+        chosen = range(min(_BOUNDS_EPISODES, len(self))) if isinstance(reader, TfdsSteps) else sorted({int(x) for x in spread})
+        for index in chosen:
+            steps = reader.read(index, list(fields.action.sources))
             yield index, {name: steps[name][:last] for name in fields.action.sources}
 
     def provenance(self) -> dict[str, Any]:

@@ -117,3 +117,11 @@ def test_a_dataset_that_promises_more_than_the_file_holds_costs_no_memory(tmp_pa
         file.create_dataset("data/demo_0/obs/eef_pos", (3, 1 << 40), "f8", chunks=(1, 1024))
     with pytest.raises(FlywheelError, match=r"promises .* bytes and holds"):
         load(tmp_path, path)
+
+
+def test_a_group_within_itself_ends(tmp_path: Path) -> None:
+    path = files.robomimic(tmp_path / "demos.hdf5", [3], success=[0])
+    with h5py.File(path, "a") as file:
+        file["data/demo_0/obs/again"] = file["data/demo_0"]
+    with pytest.raises(FlywheelError, match="nested too deeply"):
+        open_source(path)
