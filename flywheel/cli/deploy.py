@@ -53,5 +53,6 @@ def _next_seed(config: DeployConfig) -> int:
     folder = config.store / dataset_name(config.robot, config.task)
     if not folder.exists():
         return 0
-    used = [row.seed for row in EpisodeStore.open(folder).rows() if row.experiment_id == _EXPERIMENT and row.task == config.task]
+    rows = EpisodeStore.open(folder).rows(deleted=True)
+    used = [row.seed for row in rows if row.experiment_id == _EXPERIMENT and row.task == config.task]
     return max(used, default=-1) + 1

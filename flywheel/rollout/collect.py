@@ -80,7 +80,7 @@ def collect(config: CollectConfig, on_progress: Progress = lambda done, total: N
     store = _open_store(config)
     policy = policy_name(config.policy)
     seeds = range(config.first_seed, config.first_seed + config.episodes)
-    stored = {row.episode_id for row in store.rows()}
+    stored = {row.episode_id for row in store.rows(deleted=True)}  # what was deleted is not made again
     missing = [seed for seed in seeds if _id(config, policy, seed) not in stored]
     skipped, successes, steps = len(seeds) - len(missing), 0, 0
     on_progress(skipped, len(seeds))

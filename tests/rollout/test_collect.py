@@ -116,3 +116,11 @@ def test_a_killed_collection_loses_nothing_that_it_reported(tmp_path: Path) -> N
     assert len(found) == len(set(found)) >= reported
     result = collect(config(store, episodes=max(found) + 1))
     assert seeds(result.dataset) == list(range(max(found) + 1))
+
+
+def test_a_deleted_episode_is_not_collected_again(tmp_path: Path) -> None:
+    config = CollectConfig("lift", robot="fake", store=tmp_path, episodes=2, processes=1)
+    store = EpisodeStore.open(collect(config).dataset)
+    store.label([store.rows()[0].episode_id], "deleted", True, by="anna")
+    assert collect(config).stored == 0
+    assert len(store.rows()) == 1
