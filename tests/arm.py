@@ -8,7 +8,7 @@ import numpy as np
 
 from flywheel.core.episode import Episode, EpisodeMetadata
 from flywheel.core.specs import ActionSpec, ArraySpec, ObservationSpec
-from flywheel.datasets.schema import Schema
+from flywheel.datasets.schema import Pictures, Schema
 from flywheel.datasets.store import EpisodeStore
 
 ARRAYS = {
@@ -49,10 +49,10 @@ def picture(number: int, step: int) -> np.ndarray:
     return np.stack([rows * 2, columns, rows * 0 + 16 * step + 8 * number], axis=-1).astype(np.uint8)
 
 
-def make_store(root: Path, *, camera: bool, count: int = 4) -> EpisodeStore:
+def make_store(root: Path, *, camera: bool, count: int = 4, pictures: Pictures = "png") -> EpisodeStore:
     """A store called ``arm``."""
     arrays = ARRAYS | ({"camera": CAMERA} if camera else {})
-    store = EpisodeStore.create(root, "arm", Schema(ObservationSpec(arrays), ACTION))
+    store = EpisodeStore.create(root, "arm", Schema(ObservationSpec(arrays), ACTION, pictures=pictures))
     with store.writer() as writer:
         for number in range(count):
             writer.append(episode(number, camera=camera))

@@ -17,7 +17,6 @@ from flywheel.core.episode import Episode
 from flywheel.core.errors import FlywheelError
 from flywheel.core.files import fsync_folder
 from flywheel.core.lineage import code_version
-from flywheel.core.specs import ArraySpec
 from flywheel.datasets.index import IndexRow
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.store import EpisodeStore
@@ -57,11 +56,6 @@ class Export:
             "code_version": code_version(),
             "schema": self.store.schema.to_json(),
         }
-
-
-def is_picture(spec: ArraySpec) -> bool:
-    """Whether an array is a camera's: (height, width, 1, 3 or 4) bytes."""
-    return spec.dtype == "uint8" and len(spec.shape) == 3 and spec.shape[-1] in (1, 3, 4)
 
 
 @contextmanager

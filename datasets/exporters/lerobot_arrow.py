@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from flywheel.core.specs import Array
 from flywheel.datasets.importers.files import need
+from flywheel.datasets.pictures import encode_many
 
 
 def arrow() -> Any:
@@ -38,11 +37,5 @@ def array_column(values: Array) -> Any:
 def picture_column(frames: Array) -> Any:
     """(T, H, W, C) uint8 as PNG, in HuggingFace's Image feature."""
     names = [f"frame-{number:06d}.png" for number in range(len(frames))]
-    encoded = arrow().array([_encode(frame) for frame in frames], arrow().binary())
+    encoded = arrow().array(encode_many(frames, "png"), arrow().binary())
     return arrow().StructArray.from_arrays([encoded, arrow().array(names, arrow().string())], ["bytes", "path"])
-
-
-def _encode(frame: Array) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

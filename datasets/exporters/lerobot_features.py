@@ -12,8 +12,7 @@ from typing import Any
 
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import Array, ArraySpec, Observation
-from flywheel.datasets.exporters.base import is_picture
-from flywheel.datasets.schema import Schema
+from flywheel.datasets.schema import Schema, is_picture
 
 STATE = "observation.state"
 _MOST_AXES = 5

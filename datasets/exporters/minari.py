@@ -15,7 +15,7 @@ import numpy as np
 
 from flywheel.core.episode import Episode
 from flywheel.core.specs import ActionSpec, ArraySpec
-from flywheel.datasets.exporters.base import Export, Progress, is_picture, published
+from flywheel.datasets.exporters.base import Export, Progress, published
 from flywheel.datasets.exporters.hdf5 import new_file, write_array
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.snapshot import Snapshot
@@ -63,7 +63,6 @@ def _write_episode(group: Any, episode: Episode, number: int) -> None:
 
 def _metadata(job: Export, name: str) -> dict[str, Any]:
     schema = job.store.schema
-    pictures = any(map(is_picture, schema.observation.arrays.values()))
     return {
         "dataset_id": name,
         "total_episodes": len(job.snapshot),
@@ -72,7 +71,7 @@ def _metadata(job: Export, name: str) -> dict[str, Any]:
         "data_format": "hdf5",
         "jpeg_encoding": False,
         # An older Minari would take raw pictures for JPEG, and is told so by the version.
-        "minari_version": "0.5.4" if pictures else "0.5.0",
+        "minari_version": "0.5.4" if schema.picture_keys else "0.5.0",
         "description": f"Exported from the Flywheel store {job.store.name}, snapshot {job.snapshot.hash}.",
         "flywheel": job.provenance(),
     }

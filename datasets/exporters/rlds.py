@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from flywheel.core.errors import FlywheelError
+from flywheel.core.specs import ObservationSpec
 from flywheel.datasets import example
-from flywheel.datasets.codec import episode_features
+from flywheel.datasets.codec import decode_episode, encoded_pictures, episode_features
 from flywheel.datasets.exporters.base import Export, Progress, published
+from flywheel.datasets.index import IndexRow
 from flywheel.datasets.layout import VERSION
+from flywheel.datasets.overlay import revise
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.store import EpisodeStore
@@ -66,10 +70,23 @@ class _Shard(NamedTuple):
 
 
 def _records(job: Export) -> Iterator[bytes]:
-    for episode in job.episodes():
-        features = episode_features(episode, job.store.schema)
-        features[f"steps/{_INSTRUCTION}"] = [episode.metadata.task.encode()] * len(episode)
-        yield bytes(frame(example.encode(features)))
+    for done, row in enumerate(job.rows, start=1):
+        yield bytes(frame(example.encode(_record(job.store, row))))
+        job.on_progress(done, len(job.rows))
+
+
+def _record(store: EpisodeStore, row: IndexRow) -> dict[str, Any]:
+    """The features of an episode as it is labelled. Pictures are copied as they are stored: a JPEG that is coded again loses."""
+    payload, schema = store.payload(row.episode_id), store.schema
+    arrays = {key: spec for key, spec in schema.observation.arrays.items() if key not in schema.picture_keys}
+    recorded = decode_episode(payload, schema, arrays)
+    episode = revise(recorded, row)
+    features = episode_features(episode, replace(schema, observation=ObservationSpec(arrays)))
+    first, stop = (row.trim.start, row.trim.stop + 1) if row.trim else (0, len(recorded))
+    for key in schema.picture_keys:
+        features[f"steps/observation/{key}"] = encoded_pictures(payload, schema, key)[first:stop]
+    features[f"steps/{_INSTRUCTION}"] = [episode.metadata.task.encode()] * len(episode)
+    return features
 
 
 def _write_shards(folder: Path, records: Iterator[bytes], limit: float) -> list[_Shard]:

@@ -22,7 +22,6 @@ import numpy as np
 from flywheel.core.errors import FlywheelError
 from flywheel.core.lineage import json_hash
 from flywheel.core.specs import Array
-from flywheel.datasets.exporters.base import is_picture
 from flywheel.datasets.exporters.lerobot_features import Features
 from flywheel.datasets.exporters.lerobot_files import OURS
 from flywheel.datasets.importers.files import file_hash, inside, own_metadata, reading
@@ -32,7 +31,7 @@ from flywheel.datasets.importers.lerobot_info import Feature, Info, short_names
 from flywheel.datasets.importers.lerobot_video import decode_video
 from flywheel.datasets.importers.mapping import ActionField, Field, FieldMap
 from flywheel.datasets.importers.trajectory import Trajectory, without_final_observation
-from flywheel.datasets.schema import Schema
+from flywheel.datasets.schema import Schema, is_picture
 
 _FLAGS = ("next.done", "next.success", "next.truncated")
 

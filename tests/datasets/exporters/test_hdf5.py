@@ -65,8 +65,9 @@ def test_two_exports_of_a_snapshot_are_the_same_bytes(tmp_path: Path, form: Any)
 
 
 @pytest.mark.parametrize("form", [robomimic, minari])
-def test_episodes_come_back(tmp_path: Path, form: Any) -> None:
-    store = make_store(tmp_path / "store", camera=False)
+@pytest.mark.parametrize("camera", [False, True])
+def test_episodes_come_back(tmp_path: Path, form: Any, camera: bool) -> None:
+    store = make_store(tmp_path / "store", camera=camera)
     source = open_source(form.export(store, store.snapshot(), tmp_path / "out"))
     again = import_episodes(source, tmp_path / "again", "arm").store
     found = {json.loads(episode.metadata.source)["was"]: episode for episode in again.episodes()}

@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flywheel.core.episode import Episode
+from flywheel.core.episode import Episode, EpisodeMetadata
 from flywheel.core.errors import FlywheelError
+from flywheel.core.specs import ArraySpec, ObservationSpec
 from flywheel.datasets.exporters import lerobot
 from flywheel.datasets.exporters.lerobot_features import STATE, Features
 from flywheel.datasets.exporters.lerobot_stats import Summary, array_stats, picture_stats
 from flywheel.datasets.importers.base import import_episodes
 from flywheel.datasets.importers.detect import open_source
+from flywheel.datasets.schema import Schema
 from flywheel.datasets.store import EpisodeStore
 from tests.arm import make_store
 from tests.datasets.test_schema import EVERY_KIND, assert_equal, every_kind
@@ -27,8 +29,9 @@ def _by_id(store: EpisodeStore) -> dict[str, Episode]:
     }
 
 
-def test_what_is_exported_comes_back_as_it_was(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "store", camera=False)
+@pytest.mark.parametrize("camera", [False, True])
+def test_what_is_exported_comes_back_as_it_was(tmp_path: Path, camera: bool) -> None:
+    store = make_store(tmp_path / "store", camera=camera)
     folder = lerobot.export(store, store.snapshot(), tmp_path / "lerobot")
     result = import_episodes(open_source(folder), tmp_path / "again", "arm")
     assert (result.stored, result.store.schema) == (4, store.schema)
@@ -39,6 +42,33 @@ def test_what_is_exported_comes_back_as_it_was(tmp_path: Path) -> None:
             object.__setattr__(found.metadata, name, getattr(expected.metadata, name))
         assert_equal(found, expected)
     assert import_episodes(open_source(folder), tmp_path / "again", "arm").skipped == 4
+
+
+def test_video_keeps_each_picture_in_its_place(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    store = make_store(tmp_path / "store", camera=True)
+    folder = lerobot.export(store, store.snapshot(), tmp_path / "lerobot", video=True)
+    assert [path.name for path in (folder / "videos" / "observation.images.camera").rglob("*.mp4")] == ["file-000.mp4"]
+    again = _by_id(import_episodes(open_source(folder), tmp_path / "again", "arm").store)
+    for expected in store.episodes():
+        found = again[expected.metadata.episode_id].observation
+        off = found["camera"].astype(int) - expected.observation["camera"]
+        assert np.abs(off).max() < 8  # neighbouring frames differ by 16
+        assert not off[-1].any()  # the final picture is beside the video, exactly
+        np.testing.assert_array_equal(found["joints"], expected.observation["joints"])
+
+
+def test_pictures_that_h264_cannot_hold_are_told(tmp_path: Path) -> None:
+    arrays = {"state": ArraySpec((2,)), "camera": ArraySpec((33, 64, 3), "uint8")}
+    schema = Schema(ObservationSpec(arrays), EVERY_KIND.action)
+    store = EpisodeStore.create(tmp_path / "store", "odd", schema)
+    observations = [{"state": np.zeros(2, np.float32), "camera": np.zeros((33, 64, 3), np.uint8)}] * 3
+    episode = Episode.from_transitions(observations, [np.zeros(2)] * 2, [0.0] * 2, terminal=False, metadata=EpisodeMetadata())
+    with store.writer() as writer:
+        writer.append(episode)
+    with pytest.raises(FlywheelError, match="leave --video away"):
+        lerobot.export(store, store.snapshot(), tmp_path / "lerobot", video=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 def test_every_kind_of_array_comes_back(tmp_path: Path) -> None:
@@ -91,8 +121,6 @@ def test_a_store_without_a_rate_needs_one(tmp_path: Path) -> None:
 
 
 def test_a_state_of_one_array_keeps_its_dtype() -> None:
-    from flywheel.core.specs import ArraySpec, ObservationSpec
-
     def features(**arrays: ArraySpec) -> Features:
         return Features.of(type(EVERY_KIND)(ObservationSpec(arrays), EVERY_KIND.action))
 

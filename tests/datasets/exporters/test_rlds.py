@@ -12,7 +12,9 @@ from flywheel.datasets import example
 from flywheel.datasets.codec import decode_episode
 from flywheel.datasets.exporters import rlds
 from flywheel.datasets.rlds import validate
+from flywheel.datasets.schema import Pictures
 from flywheel.datasets.tfrecord import Record, scan
+from tests.arm import make_store as make_arm
 from tests.datasets.test_schema import assert_equal
 from tests.point import make_store
 
@@ -61,3 +63,17 @@ def test_a_size_that_is_none_is_refused(tmp_path: Path, size: float) -> None:
     store = make_store(tmp_path / "store", range(2))
     with pytest.raises(FlywheelError, match="shard_mb"):
         rlds.export(store, store.snapshot(), tmp_path / "out", shard_mb=size)
+
+
+@pytest.mark.parametrize("pictures", ["png", "jpeg", "raw"])
+def test_pictures_are_copied_as_they_are_stored(tmp_path: Path, pictures: Pictures) -> None:
+    store = make_arm(tmp_path / "store", camera=True, count=2, pictures=pictures)
+    store.label(["episode-1"], "trim", (1, 3), by="anna")
+    path = rlds.export(store, store.snapshot(), tmp_path / "out")
+    (shard,) = path.glob("*.tfrecord-*")
+    whole, trimmed = (example.parse(record) for record in _records(shard))
+    name = "steps/observation/camera"
+    stored = [example.parse(store.payload(f"episode-{number}"))[name] for number in range(2)]
+    assert example.strings(whole[name]) == example.strings(stored[0])
+    assert example.strings(trimmed[name]) == example.strings(stored[1])[1:4]
+    assert_equal(decode_episode(_records(shard)[1], store.schema), store.read("episode-1"))
