@@ -39,16 +39,16 @@ def episode_features(episode: Episode, schema: Schema) -> dict[str, Any]:
         "steps/action": episode.action,
         "steps/reward": episode.reward,
         "steps/discount": episode.discount,
-        "steps/is_first": episode.is_first.astype(np.int64),
-        "steps/is_last": episode.is_last.astype(np.int64),
-        "steps/is_terminal": episode.is_terminal.astype(np.int64),
+        "steps/is_first": episode.is_first,
+        "steps/is_last": episode.is_last,
+        "steps/is_terminal": episode.is_terminal,
     }
     for key in schema.observation.arrays:
         columns[_OBSERVATION + key] = _encode_array(episode.observation[key], schema.storage(key))
     # A store that a newer version made promises fields that this one lacks, and TFDS refuses a record without them.
     metadata = {name: _EMPTY[kind] for name, kind in schema.metadata.items()} | episode.metadata.to_json()
     for name, value in metadata.items():
-        columns[_METADATA + name] = [value.encode()] if isinstance(value, str) else np.array([value], np.int64)
+        columns[_METADATA + name] = [value.encode()] if isinstance(value, str) else value
     return columns
 
 
@@ -98,7 +98,7 @@ def _encode_array(value: Array, kind: Kind) -> Array | Sequence[Piece]:
         case "floats":
             return value.astype(np.float32, copy=False)
         case "integers":
-            return value.astype(np.int64)
+            return value if value.dtype == np.bool_ else value.astype(np.int64)
         case "raw":
             view = np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
             size = len(view) // len(value)

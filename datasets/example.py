@@ -16,8 +16,9 @@ import numpy.typing as npt
 from flywheel.core.specs import Array
 from flywheel.datasets.tfrecord import DamagedError, Piece
 
-Features = Mapping[str, Array | Sequence[Piece]]
-"""float32 arrays are stored as float_list, int64 arrays as int64_list, sequences of bytes as bytes_list; arrays are flattened."""
+Features = Mapping[str, Array | Sequence[Piece] | int]
+"""float32 arrays are stored as float_list, int64 and bool arrays and single numbers as int64_list, sequences of bytes as
+bytes_list; arrays are flattened."""
 
 # A tag is field number * 8 + wire type, and every field here is length-delimited (wire type 2).
 _FIRST, _SECOND = 0x0A, 0x12
@@ -36,10 +37,14 @@ def encode_pieces(features: Features) -> list[Piece]:
     """The bytes of `encode` in pieces: what is large is left where it is."""
     entries: list[Piece] = []
     for name in sorted(features):
-        feature = _feature(features[name])
-        key, size = _key(name), _size(feature)
-        entries += (_head(_FIRST, len(key) + _head_size(size) + size) + key + _head(_SECOND, size), *feature)
-    return [_head(_FIRST, _size(entries)), *entries]
+        tag, content = _content(features[name])
+        size = _size(content)
+        key, head = _key(name), _head(tag, size)
+        before = _head(_SECOND, len(head) + size) + head
+        entries += (_head(_FIRST, len(key) + len(before) + size) + key + before, *content)
+    size = _size(entries)
+    pieces = [_head(_FIRST, size), *entries]
+    return pieces if size > _SMALL else [b"".join(pieces)]
 
 
 def parse(payload: bytes) -> dict[str, memoryview]:
@@ -92,35 +97,42 @@ def views(feature: memoryview) -> list[memoryview]:
     return found
 
 
-def _feature(value: Array | Sequence[Piece]) -> list[Piece]:
+def _content(value: Array | Sequence[Piece] | int) -> tuple[int, Sequence[Piece]]:
+    """Which list a feature is, and what stands in it."""
+    if isinstance(value, int):
+        return _INTEGERS, (_field(_FIRST, _varint(value)),)
     if not isinstance(value, np.ndarray):
-        items = [piece for item in value for piece in (_head(_FIRST, len(item)), item)]
-        size = _size(items)
-        return [_head(_BYTES, size), *(items if size > _SMALL else [b"".join(items)])]
+        return _BYTES, [piece for item in value for piece in (_head(_FIRST, len(item)), item)]
     if value.dtype == np.float32:
-        tag, packed = _FLOATS, value.astype("<f4", copy=False).tobytes()
-    elif value.dtype == np.int64:
-        tag, packed = _INTEGERS, _encode_varints(value.reshape(-1))
-    else:
-        raise TypeError(f"tf.train.Example holds float32, int64 and bytes, not {value.dtype}.")
-    content = _head(_FIRST, len(packed)) + packed if packed else b""
-    return [_head(tag, len(content)) + content]
+        return _FLOATS, _packed_list(value.astype("<f4", copy=False).tobytes())
+    if value.dtype == np.bool_:
+        return _INTEGERS, _packed_list(value.tobytes())  # a bool's byte is its varint
+    if value.dtype == np.int64:
+        return _INTEGERS, _packed_list(_encode_varints(value.reshape(-1)))
+    raise TypeError(f"tf.train.Example holds float32, int64, bool and bytes, not {value.dtype}.")
+
+
+def _packed_list(packed: bytes) -> Sequence[Piece]:
+    return (_head(_FIRST, len(packed)), packed) if packed else ()
+
+
+def _field(tag: int, content: bytes) -> bytes:
+    return _head(tag, len(content)) + content
 
 
 def _head(tag: int, size: int) -> bytes:
     """What stands before the content of a length-delimited field."""
-    if size < 0x80:
-        return bytes((tag, size))
-    encoded = bytearray((tag,))
-    while size > 0x7F:
-        encoded.append(size & 0x7F | 0x80)
-        size >>= 7
-    encoded.append(size)
+    return bytes((tag, size)) if size < 0x80 else bytes((tag,)) + _varint(size)
+
+
+def _varint(value: int) -> bytes:
+    value &= (1 << 64) - 1  # a negative number as its two's complement
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
     return bytes(encoded)
-
-
-def _head_size(size: int) -> int:
-    return 1 + max(1, -(-size.bit_length() // 7))
 
 
 def _size(pieces: Sequence[Piece]) -> int:
@@ -129,8 +141,7 @@ def _size(pieces: Sequence[Piece]) -> int:
 
 @lru_cache(maxsize=4096)
 def _key(name: str) -> bytes:
-    encoded = name.encode()
-    return _head(_FIRST, len(encoded)) + encoded
+    return _field(_FIRST, name.encode())
 
 
 def _encode_varints(values: npt.NDArray[np.int64]) -> bytes:

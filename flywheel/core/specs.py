@@ -33,13 +33,18 @@ class ArraySpec:
         array = np.asarray(value)
         if array.ndim != leading + len(self.shape) or array.shape[leading:] != self.shape:
             raise SpecError(f"{name} has shape {array.shape[leading:]}, but {self.shape} is declared.")
+        if array.dtype != self.dtype:
+            array = self._cast(array, name)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise SpecError(f"{name} holds a NaN or an infinity; mend the sensor or drop the step before it is logged.")
+        return array
+
+    def _cast(self, array: Array, name: str) -> Array:
         if not np.can_cast(array.dtype, self.dtype, casting="same_kind"):
             raise SpecError(f"{name} has dtype {array.dtype}, which does not convert safely to the declared {self.dtype}.")
         with np.errstate(over="ignore"):
-            cast = array.astype(self.dtype, copy=False)
-        if np.issubdtype(cast.dtype, np.floating) and not np.isfinite(cast).all():
-            raise SpecError(f"{name} holds a NaN or an infinity; mend the sensor or drop the step before it is logged.")
-        if cast is not array and np.issubdtype(cast.dtype, np.integer) and (cast != array).any():
+            cast: Array = array.astype(self.dtype)
+        if cast.dtype.kind in "iu" and (cast != array).any():
             raise SpecError(f"{name} holds numbers that the declared {self.dtype} cannot; declare a wider one.")
         return cast
 

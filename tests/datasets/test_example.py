@@ -17,6 +17,10 @@ FEATURES = {
     "steps/integer": EXTREMES,
     "flag": np.array([0, 1, 1], np.int64),
     "text": ["é".encode(), b"", b"x" * 300],
+    "truth": np.array([[True, False], [False, True]]),
+    "number": 1_790_000_000_123_456_789,
+    "negative": -1,
+    "large": [b"y" * 70_000, memoryview(b"z" * 200)],
     "no floats": np.zeros(0, np.float32),
     "no integers": np.zeros(0, np.int64),
     "no strings": [],
@@ -28,9 +32,10 @@ def test_bytes_are_tensorflows_own() -> None:
     theirs = tf.train.Example()
     for name, value in FEATURES.items():
         feature = theirs.features.feature[name]
-        kind = "bytes_list" if isinstance(value, list) else "float_list" if value.dtype == np.float32 else "int64_list"
+        values = list(map(bytes, value)) if isinstance(value, list) else (np.asarray(value).reshape(-1) + 0).tolist()
+        kind = "bytes_list" if isinstance(value, list) else "float_list" if "float" in name else "int64_list"
         getattr(feature, kind).SetInParent()
-        getattr(feature, kind).value.extend(list(value) if isinstance(value, list) else value.tolist())
+        getattr(feature, kind).value.extend(values)
     assert example.encode(FEATURES) == theirs.SerializeToString(deterministic=True)
 
 
