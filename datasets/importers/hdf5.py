@@ -14,6 +14,8 @@ from flywheel.datasets.importers.files import check_dtype, check_size, natural, 
 
 _DEEPEST = 8
 _SMALL = 1 << 20
+_CHUNK_CACHE = 32 << 20
+_OPEN = 8
 
 
 class Hdf5:
@@ -23,7 +25,8 @@ class Hdf5:
         self.path = path
         self._h5py = need("h5py")
         with reading(path, "the HDF5 file"):
-            self._file = self._h5py.File(path, "r")
+            self._file = self._h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE)
+        self._opened: dict[str, Any] = {}
 
     def __contains__(self, name: str) -> bool:
         return self._find(name) is not None
@@ -94,6 +97,14 @@ class Hdf5:
                 yield from self._walk(_join(name, key), f"{prefix}{key}/", depth + 1)
 
     def _dataset(self, name: str) -> Any:
+        """A dataset, left open: its cache of chunks lasts as long, and an episode is rarely a whole number of chunks."""
+        if name not in self._opened:
+            if len(self._opened) >= _OPEN:
+                del self._opened[next(iter(self._opened))]
+            self._opened[name] = self._open(name)
+        return self._opened[name]
+
+    def _open(self, name: str) -> Any:
         item = self._get(name)
         if not isinstance(item, self._h5py.Dataset):
             raise FlywheelError(f"{self.path}: '{name}' is no dataset.")
