@@ -193,8 +193,8 @@ def _fingerprints(connection: sqlite3.Connection) -> dict[str, Fingerprint]:
 def _load(connection: sqlite3.Connection, shard: str) -> list[IndexRow] | None:
     """The rows of a shard, or None if they do not agree with its checksum."""
     values = connection.execute(_SELECT, (shard,)).fetchall()
-    (checksum,) = connection.execute("SELECT checksum FROM shards WHERE shard = ?", (shard,)).fetchone()
-    return list(map(_row, values)) if _checksum(values) == checksum else None
+    checksum = connection.execute("SELECT checksum FROM shards WHERE shard = ?", (shard,)).fetchone()
+    return list(map(_row, values)) if checksum == (_checksum(values),) else None
 
 
 def _row(values: Sequence[Any]) -> IndexRow:

@@ -41,7 +41,7 @@ MANY_SHARDS = 5_000
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 """What may name a store; it becomes part of file names."""
 _SPLIT = "train"
-_GENERATION = re.compile(r"(?:g(\d{4,})/)?" + re.escape(TEMPLATE))
+_GENERATION = re.compile(r"(?:g(\d{4,9})/)?" + re.escape(TEMPLATE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class Layout:
     def generations(self) -> list[int]:
         """All generations that have files or a folder, listed or not."""
         folders = (path.name[1:] for path in self.path.glob("g[0-9]*"))
-        return [0, *sorted(int(digits) for digits in folders if digits.isdigit() and int(digits))]
+        return [0, *sorted(int(digits) for digits in folders if re.fullmatch(r"\d{4,9}", digits) and int(digits))]
 
     def generation_files(self, generation: int) -> list[Path]:
         """All files of a generation, listed or not."""

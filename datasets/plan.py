@@ -43,7 +43,10 @@ class Plan:
         """
         is_same = (shards.name, shards.generation) == (self.source.name, self.source.generation)
         count = len(self.source.lengths)
-        return is_same and shards.lengths[:count] == self.source.lengths and not self.drop and not self.accepts_losses
+        is_whole = [shard for group in self.groups for shard in group.shards] == list(range(count))
+        return (
+            is_same and is_whole and shards.lengths[:count] == self.source.lengths and not self.drop and not self.accepts_losses
+        )
 
 
 def merge_groups(sizes: list[int], target_bytes: int, linked: frozenset[int]) -> tuple[Group, ...]:

@@ -15,7 +15,7 @@ def mark_retired(layout: Layout) -> list[Path]:
     current = layout.read_shards().generation
     layout.retired.mkdir(exist_ok=True)
     notes = []
-    for generation in range(current):
+    for generation in (number for number in layout.generations() if number < current):
         note = layout.retired / f"{generation:04d}"
         if any(layout.generation_files(generation)):
             if not note.exists():

@@ -10,6 +10,7 @@ import numpy as np
 
 from flywheel.core.episode import Episode, EpisodeMetadata
 from flywheel.core.specs import ActionSpec, ArraySpec, Observation, ObservationSpec
+from flywheel.datasets.index import index_row
 from flywheel.datasets.layout import Layout
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.store import EpisodeStore
@@ -37,7 +38,7 @@ def make_episode(name: str) -> Episode:
 def check_content(store: EpisodeStore, names: Iterable[str]) -> None:
     """Raise `AssertionError` unless the store holds these episodes bit by bit."""
     for name in names:
-        found, expected = store.read(name), make_episode(name)
+        found, expected = store.raw(name), make_episode(name)
         assert found.metadata == expected.metadata, name
         for key in ("action", "reward", "discount", "is_first", "is_last", "is_terminal"):
             assert np.array_equal(getattr(found, key), getattr(expected, key)), (name, key)
@@ -57,6 +58,6 @@ def check_listing(path: Path) -> list[str]:
             os.close(descriptor)
         records = [item for item in items if isinstance(item, Record)]
         assert len(items) == len(records) == expected, (shard, len(items), len(records), expected)
-        names += [record.payload.split(b"episode_id\x12")[1].split(b"\n")[2][1:].decode() for record in records]
-    assert len(set(names)) == len(names), "an episode is listed twice"
+        names += [index_row(record, shard).episode_id for record in records]
+    assert len(set(names)) == len(names), [name for name in names if names.count(name) > 1]
     return names
