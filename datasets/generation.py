@@ -106,6 +106,8 @@ def _stand(layout: Layout) -> tuple[Shards, frozenset[int]]:
     """The shards, after recovery; and which of them are a living writer's journal, too, whom only the file tells so."""
     with layout.locked():
         recover(layout)
+        # A journal's name that a power loss brings back is known by its shard's file, and a copy is another file.
+        fsync_folder(layout.journals)
         shards = layout.read_shards()
         journals = set()
         for path in layout.journals.glob("*.tfrecord"):
