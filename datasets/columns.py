@@ -17,13 +17,16 @@ from flywheel.core.episode import Episode
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.array_build import Loaded, Wanted, default_budget, fill, plan
 from flywheel.datasets.array_cache import ArrayMaps
+from flywheel.datasets.codec import decode_array, decode_episode, encoded_pictures
 from flywheel.datasets.column_cache import CachedEpisode, ColumnCache, open_arrays, open_cache
-from flywheel.datasets.frames import Frames, is_picture, shared
+from flywheel.datasets.frames import Frames, shared
 from flywheel.datasets.gather import make_batch
 from flywheel.datasets.index import IndexRow
+from flywheel.datasets.pictures import encode_many
 from flywheel.datasets.relabel import Relabeled
 from flywheel.datasets.returns import Discount
 from flywheel.datasets.sampler import Indices
+from flywheel.datasets.schema import Schema
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.table import EpisodeTable, Floats, Ints
@@ -139,7 +142,7 @@ def _decode(store: EpisodeStore, missing: Sequence[IndexRow], on_progress: Progr
     for done, row in enumerate(missing):
         on_progress(done, len(missing))
         try:
-            yield row.crc, store.raw(row.episode_id)
+            yield row.crc, decode_episode(store.payload(row.episode_id), store.schema, store.schema.observation.state_keys)
         except DamagedError as error:
             warnings.warn(f"Episode {row.episode_id} is left out: {error}", DamageWarning, stacklevel=2)
     on_progress(len(missing), len(missing))
@@ -160,12 +163,12 @@ def _fill(
     budget: int | None,
     on_progress: Progress,
 ) -> _Filled:
-    arrays = store.schema.observation.arrays
-    pictures = [key for key in keys if is_picture(arrays[key].shape, arrays[key].dtype)]
+    pictures = [key for key in keys if key in store.schema.picture_keys]
 
     def load(wanted: Wanted) -> Loaded:
-        observation = store.raw(wanted.episode.episode_id).observation
-        return {key: observation[key] for key in wanted.raw}
+        payload = store.payload(wanted.episode.episode_id)
+        raw = {key: decode_array(payload, store.schema, key) for key in wanted.raw}
+        return {**raw, **{key: _encoded(payload, store.schema, key) for key in wanted.encoded}}
 
     with open_arrays(cache, store.schema, keys) as caches:
         limit = default_budget(cache.folder) if budget is None else budget
@@ -174,6 +177,12 @@ def _fill(
             fill(caches, wanted, load, on_progress)
         starts = frozenset.intersection(*(frozenset(array.episodes) for array in caches.values()))
         return _Filled({key: array.maps(cache.rows) for key, array in caches.items()}, starts)
+
+
+def _encoded(payload: bytes, schema: Schema, key: str) -> list[bytes]:
+    if schema.storage(key) == "raw":
+        return encode_many(decode_array(payload, schema, key), "png")  # exact, as what it was
+    return encoded_pictures(payload, schema, key)
 
 
 def _table(episodes: Sequence[tuple[IndexRow, CachedEpisode]]) -> EpisodeTable:

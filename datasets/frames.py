@@ -7,7 +7,6 @@ each one once per batch however often it was drawn. Both end in one buffer, whic
 
 from __future__ import annotations
 
-import io
 import os
 import warnings
 import weakref
@@ -15,22 +14,19 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any
 
 import numpy as np
-import simplejpeg
 import torch
-from PIL import Image
 from torch import Tensor
 
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import Array
 from flywheel.datasets.array_cache import ArrayMaps, Bytes
+from flywheel.datasets.pictures import decode
+from flywheel.datasets.schema import is_picture
 from flywheel.datasets.table import Ints
+from flywheel.datasets.tfrecord import DamagedError
 
-_COLORS = {1: "GRAY", 3: "RGB"}
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_JPEG = b"\xff\xd8"
 _MOST_FREE = 2
 """Buffers of one size that are kept for the next batch; with one ahead of the one in use, that is all there are."""
 
@@ -79,7 +75,7 @@ class Frames:
         if len(encoded):
             self._decode(rows, out, encoded)
         values = buffer.view(torch.from_numpy(np.empty(0, spec.dtype)).dtype).view(len(rows), *spec.shape)
-        return values.permute(0, 3, 1, 2) if is_picture(spec.shape, spec.dtype) else values
+        return values.permute(0, 3, 1, 2) if is_picture(spec) else values
 
     def _copy(self, rows: Ints, out: Bytes, encoded: Ints) -> None:
         if len(encoded) == len(rows):
@@ -113,27 +109,11 @@ class Frames:
         for row, place in zip(rows.tolist(), places.tolist(), strict=True):
             offset, length = self.maps.spans[row].tolist()
             try:
-                decode(blob[offset : offset + length], pictures[place])
-            except (ValueError, OSError) as error:
+                decode(bytes(blob[offset : offset + length]), pictures[place])
+            except DamagedError as error:
                 raise FlywheelError(
-                    f"Row {row} of a picture column is damaged ({error}); delete the store's .columns folder, it is built again."
+                    f"Row {row} of a picture column is damaged; delete the store's .columns folder, it is built again. ({error})"
                 ) from None
-
-
-def decode(data: Any, out: Array) -> None:
-    """Decode a JPEG or PNG into a picture (H, W, C) of the same size; raises `ValueError` or `OSError` if it is none."""
-    channels = out.shape[-1]
-    if bytes(data[:2]) == _JPEG:
-        # simplejpeg: 21,000 pictures of 84 x 84 a second and core, with Pillow's bits, where Pillow has 12,000 and torchvision
-        # 17,000; and it frees the interpreter, so that threads add up.
-        if simplejpeg.decode_jpeg_header(data)[:2] != out.shape[:2]:
-            raise ValueError("it has another size")
-        simplejpeg.decode_jpeg(data, colorspace=_COLORS[channels], buffer=out)
-        return
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        if image.mode != _MODES[channels]:
-            raise ValueError("it has another number of channels")
-        out[...] = np.asarray(image).reshape(out.shape)
 
 
 def shared(array: Array) -> Tensor:
@@ -141,11 +121,6 @@ def shared(array: Array) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
-
-
-def is_picture(shape: tuple[int, ...], dtype: str) -> bool:
-    """Whether an array is a picture, (H, W, 1, 3 or 4) of uint8."""
-    return len(shape) == 3 and shape[-1] in _MODES and np.dtype(dtype) == np.uint8
 
 
 def _as_words(rows: Bytes) -> Array:
@@ -157,4 +132,8 @@ def _as_words(rows: Bytes) -> Array:
 @cache
 def _pool() -> tuple[ThreadPoolExecutor, int]:
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ThreadPoolExecutor(workers, thread_name_prefix="decode"), workers
+    return ThreadPoolExecutor(workers, thread_name_prefix="frames"), workers
+
+
+# A forked process has the pool, but not its threads.
+os.register_at_fork(after_in_child=_pool.cache_clear)

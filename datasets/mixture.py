@@ -26,11 +26,11 @@ from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import ArraySpec, ObservationSpec
 from flywheel.datasets.columns import Columns
-from flywheel.datasets.frames import is_picture
 from flywheel.datasets.gather import make_batch
 from flywheel.datasets.relabel import Relabeled
 from flywheel.datasets.returns import Discount
 from flywheel.datasets.sampler import Indices, WeightedSampler
+from flywheel.datasets.schema import is_picture
 from flywheel.datasets.stats import state_statistics
 from flywheel.datasets.table import EpisodeTable, Floats, Ints
 from flywheel.datasets.window import SINGLE, Window
@@ -191,7 +191,7 @@ def _arrays(sources: Sequence[Source]) -> dict[str, ArraySpec]:
 
 def _empty(n: int, spec: ArraySpec) -> Tensor:
     values = torch.from_numpy(np.zeros((n, *spec.shape), spec.dtype))
-    return values.permute(0, 3, 1, 2) if is_picture(spec.shape, spec.dtype) else values
+    return values.permute(0, 3, 1, 2) if is_picture(spec) else values
 
 
 def _join(tables: Sequence[EpisodeTable], first_row: Ints) -> EpisodeTable:
