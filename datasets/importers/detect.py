@@ -50,7 +50,10 @@ def _of_folder(path: Path) -> str:
     signs = {
         "rlds": any((folder / "features.json").is_file() for folder in (path, *path.glob("*/"))),
         "lerobot": (path / "meta" / "info.json").is_file(),
-        "minari": any((folder / "metadata.json").is_file() for folder in (path, path / "data")),
+        # TFDS has a metadata.json, too, where a data set brings some.
+        "minari": any(
+            (folder / "metadata.json").is_file() for folder in (path, path / "data") if not (folder / "features.json").is_file()
+        ),
         "robosuite": any(path.glob("ep_*/state_*.npz")),
         "npz": any(path.glob("*.npz")),
     }

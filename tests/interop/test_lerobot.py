@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from flywheel.datasets.exporters import lerobot
 from flywheel.datasets.importers.base import import_episodes
 from flywheel.datasets.importers.detect import open_source
 from tests.arm import make_store
+from tests.datasets.importers import test_lerobot as v2
 from tests.interop import peers
 
 pytestmark = pytest.mark.interop
@@ -69,3 +71,36 @@ def test_we_read_what_lerobot_wrote(tmp_path: Path, kind: str) -> None:
         frames = episode.observation["front"][:kept].astype(int) - written["observation.images.front"][rows]
         assert np.abs(frames).max() <= (VIDEO_LOSS * 2 if kind == "video" else 0)
         start += length
+
+
+def test_lerobot_converts_our_idea_of_v2_to_what_we_read_alike(tmp_path: Path) -> None:
+    peers.require("lerobot")
+    folder = tmp_path / "local" / "old"
+    camera = {"dtype": "video", "shape": [48, 64, 3], "names": ["height", "width", "channels"]}
+    v2.write_v2(folder, total_chunks=2, total_videos=3, total_episodes=3, total_frames=sum(v2.LENGTHS))
+    path = folder / "meta" / "info.json"
+    about = json.loads(path.read_text())
+    about["features"] |= {"observation.images.top": camera}
+    about["video_path"] = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+    path.write_text(json.dumps(about))
+    stats = {name: {"min": [0.0], "max": [1.0], "mean": [0.5], "std": [0.5], "count": [4]} for name in ("action", "next.reward")}
+    rows = [json.dumps({"episode_index": number, "stats": stats}) for number in range(3)]
+    (folder / "meta" / "episodes_stats.jsonl").write_text("\n".join(rows) + "\n")
+    for number, length in enumerate(v2.LENGTHS):
+        names = {"episode_chunk": number // 2, "video_key": "observation.images.top", "episode_index": number}
+        file = folder / about["video_path"].format(**names)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        v2.video(file, length, 10)
+    peers.run("lerobot", "lerobot_convert.py", folder)
+    sources = [open_source(folder.with_name("old_old")), open_source(folder)]
+    assert [source.provenance()["version"] for source in sources] == ["v2.1", "v3.0"]
+    assert sources[0].schema() == sources[1].schema()
+    for number, length in enumerate(v2.LENGTHS):
+        before, after = (source.episode(number) for source in sources)
+        assert before is not None
+        assert after is not None
+        for key in ("state", "top"):
+            np.testing.assert_array_equal(before.observation[key], after.observation[key])
+        np.testing.assert_array_equal(before.action, after.action)
+        levels = before.observation["top"][: length - 1, 24, 32, 0]
+        assert np.abs(levels.astype(int) - 8 * np.arange(length - 1)).max() <= 3

@@ -67,6 +67,15 @@ def test_a_folder_that_is_filled_meanwhile_is_kept(tmp_path: Path) -> None:
     assert not (tmp_path / ".out.exporting").exists()
 
 
+def test_no_exporter_loads_an_optional_library_before_it_is_used() -> None:
+    names = ", ".join(f"flywheel.datasets.exporters.{name}" for name in ("rlds", "lerobot", "robomimic", "minari"))
+    code = (
+        f"import {names}, flywheel.cli.export, sys; print(*{{'h5py', 'pyarrow', 'av', 'torch', 'tensorflow'}} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
+
+
 def test_labels_of_the_snapshot_are_what_is_exported(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", range(3))
     before = store.snapshot()

@@ -197,7 +197,7 @@ def test_damage_is_one_sentence_or_harmless(tmp_path: Path, write: Callable[[Pat
     assert not any("\n" in sentence for sentence in refused)
 
 
-def _video(path: Path, count: int, fps: int) -> np.ndarray:
+def video(path: Path, count: int, fps: int) -> np.ndarray:
     """A video of levels that rise by 8 from frame to frame."""
     av = pytest.importorskip("av")
     pictures = np.stack([np.full((48, 64, 3), 8 * number, np.uint8) for number in range(count)])
@@ -211,7 +211,7 @@ def _video(path: Path, count: int, fps: int) -> np.ndarray:
 
 
 def test_frames_are_found_by_their_time(tmp_path: Path) -> None:
-    pictures = _video(tmp_path / "v.mp4", 20, 10)
+    pictures = video(tmp_path / "v.mp4", 20, 10)
     for start, stop in ((0, 20), (0, 3), (7, 12), (19, 20)):
         times = np.arange(start, stop) / 10
         found = decode_video(tmp_path / "v.mp4", times, 10.0, (48, 64, 3))
@@ -223,7 +223,7 @@ def test_frames_are_found_by_their_time(tmp_path: Path) -> None:
 
 
 def test_a_damaged_video_is_one_sentence_or_harmless(tmp_path: Path) -> None:
-    _video(tmp_path / "v.mp4", 20, 10)
+    video(tmp_path / "v.mp4", 20, 10)
     data = (tmp_path / "v.mp4").read_bytes()
     rng = np.random.default_rng(0)
     refused: list[str] = []
