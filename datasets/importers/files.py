@@ -6,14 +6,13 @@ import hashlib
 import importlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flywheel.core.episode import EpisodeMetadata
 from flywheel.core.errors import FlywheelError
 
 LARGEST_RATIO = 1100
@@ -87,16 +86,3 @@ def check_dtype(path: Path, what: str, dtype: np.dtype[Any]) -> None:
     """Refuse what is no plain number: objects, records, times."""
     if dtype.hasobject or dtype.kind not in "biufSU":
         raise FlywheelError(f"{path}: {what} holds {dtype}, which is not read; only numbers and texts are.")
-
-
-def own_metadata(path: Path, attributes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Metadata that our own exporters left with an episode, and a note of the id that it had; empty for a foreign file's."""
-    if "flywheel" not in attributes:
-        return {}, {}
-    with reading(path, "the attribute 'flywheel'"):
-        found = json.loads(str(attributes["flywheel"]))
-        known = EpisodeMetadata(episode_id="").to_json()
-        kept = {name: found[name] for name, default in known.items() if isinstance(found.get(name), type(default))}
-    return {name: value for name, value in kept.items() if name not in ("episode_id", "source")}, {
-        "was": kept.get("episode_id", "")
-    }

@@ -24,7 +24,8 @@ from flywheel.core.lineage import json_hash
 from flywheel.core.specs import Array
 from flywheel.datasets.exporters.lerobot_features import Features
 from flywheel.datasets.exporters.lerobot_files import OURS
-from flywheel.datasets.importers.files import file_hash, inside, own_metadata, reading
+from flywheel.datasets.importers.exported import own_metadata
+from flywheel.datasets.importers.files import file_hash, inside, reading
 from flywheel.datasets.importers.images import decode_pictures
 from flywheel.datasets.importers.lerobot_files import Entry, Layout, LayoutV2, LayoutV3, ParquetFile, numbers
 from flywheel.datasets.importers.lerobot_info import Feature, Info, short_names

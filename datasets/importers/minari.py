@@ -18,7 +18,8 @@ import numpy as np
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import Array
 from flywheel.datasets.importers.base import Source
-from flywheel.datasets.importers.files import inside, own_metadata, read_json, reading
+from flywheel.datasets.importers.exported import as_exported, own_metadata
+from flywheel.datasets.importers.files import inside, read_json, reading
 from flywheel.datasets.importers.mapped import MappedSource
 from flywheel.datasets.importers.mapping import ActionField, Field, FieldMap
 from flywheel.datasets.importers.minari_arrow import ArrowEpisodes
@@ -95,7 +96,7 @@ class MinariReader:
         observation = [leaf for leaf in self._leaves.values() if leaf.path[0] == "observations" and leaf.is_number]
         action = [leaf for leaf in self._leaves.values() if leaf.path[0] == "actions" and leaf.is_number]
         bounded = all(leaf.low for leaf in action)
-        return FieldMap(
+        fields = FieldMap(
             observation={_called(leaf): Field((leaf.name,)) for leaf in observation},
             action=ActionField(
                 tuple(leaf.name for leaf in action),
@@ -104,6 +105,7 @@ class MinariReader:
             ),
             reward="rewards",
         )
+        return as_exported(self.path, fields, self._about.get("flywheel"))
 
     def available(self) -> list[str]:
         """Every leaf of the spaces, and the rewards."""

@@ -27,7 +27,9 @@ from flywheel.core.lineage import json_hash
 from flywheel.core.specs import Array
 from flywheel.datasets import example
 from flywheel.datasets.importers.base import Source
-from flywheel.datasets.importers.files import file_hash, read_json, reading
+from flywheel.datasets.importers.casts import plain
+from flywheel.datasets.importers.exported import as_exported
+from flywheel.datasets.importers.files import file_hash, inside, read_json, reading
 from flywheel.datasets.importers.mapped import MappedSource
 from flywheel.datasets.importers.mapping import ActionField, Field, FieldMap, Value
 from flywheel.datasets.importers.own_store import StoreSource, is_store
@@ -44,6 +46,7 @@ _TASKS = (
     "natural_language_instruction",
     "task_code",
 )
+_IDS = ("episode_metadata/episode_id", "episode_id")
 _FLAGS = ("is_first", "is_last", "is_terminal")
 _LAST_STEP = ("", "observation", "transition")
 _BOUNDS_EPISODES = 64
@@ -104,13 +107,16 @@ class RldsReader:
         plain = {name: item for name, item in self._features.items() if item.in_steps and item.is_number and item.is_plain}
         observation = [name for name in plain if name == "observation" or name.startswith("observation/")]
         action = [name for name in plain if name == "action" or name.startswith("action/")]
-        return FieldMap(
+        fields = FieldMap(
             observation={_called(self._features[name]): Field((name,)) for name in observation},
             action=ActionField(tuple(action)),
             reward="reward" if "reward" in plain else "",
             metadata=self._default_metadata(),
             settings={"last_step": _LAST_STEP, "split": ""},
         )
+        written = self.path / "metadata.json"
+        about = read_json(inside(self.path, written)) if written.is_file() else {}
+        return as_exported(self.path, fields, about.get("flywheel"))
 
     def available(self) -> list[str]:
         """Every field."""
@@ -120,7 +126,8 @@ class RldsReader:
         """One episode."""
         flags = [name for name in _FLAGS if name in self._features]
         reward = [fields.reward] if fields.reward else []
-        names = [*fields.observation_sources, *fields.action.sources, *reward, *fields.metadata_sources, *flags]
+        ids = [name for name in _IDS if name in self._features and not self._features[name].in_steps][:1]
+        names = [*fields.observation_sources, *fields.action.sources, *reward, *fields.metadata_sources, *flags, *ids]
         steps = self._steps(names).read(index, list(dict.fromkeys(names)))
         count = len(steps[fields.action.sources[0]])
         for name in (*fields.observation_sources, *fields.action.sources, *reward, *flags):
@@ -128,7 +135,8 @@ class RldsReader:
                 raise FlywheelError(f"'{name}' has {len(steps[name])} steps, and the action has {count}.")
         if not count:
             return None
-        return self._aligned(steps, fields, terminal=_check_flags(steps, count))
+        notes = {"was": plain(steps[ids[0]], "", ids[0])} if ids else {}
+        return self._aligned(steps, fields, notes, terminal=_check_flags(steps, count))
 
     def actions(self, fields: FieldMap) -> Iterator[tuple[int, Mapping[str, Array]]]:
         """Those of at most 64 episodes, from all over the data set if possible: all of them may be terabytes."""
@@ -156,11 +164,11 @@ class RldsReader:
             self._tfds = TfdsSteps(self.path, list(self._splits), self._features)
         return self._tfds
 
-    def _aligned(self, steps: Steps, fields: FieldMap, *, terminal: bool) -> Trajectory:
+    def _aligned(self, steps: Steps, fields: FieldMap, notes: dict[str, Any], *, terminal: bool) -> Trajectory:
         observation = {name: steps[name] for name in fields.observation_sources}
         action = {name: steps[name] for name in fields.action.sources}
         reward = np.asarray(steps[fields.reward]).reshape(-1) if fields.reward else None
-        rest: dict[str, Any] = {"values": {name: steps[name] for name in fields.metadata_sources}}
+        rest: dict[str, Any] = {"values": {name: steps[name] for name in fields.metadata_sources}, "notes": notes}
         rule = fields.settings["last_step"]
         if rule == "transition":
             return without_final_observation(observation, action, reward, terminal=terminal, **rest)

@@ -21,7 +21,8 @@ import numpy as np
 
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import Array
-from flywheel.datasets.importers.files import file_hash, own_metadata, reading
+from flywheel.datasets.importers.exported import as_exported, own_metadata
+from flywheel.datasets.importers.files import file_hash, reading
 from flywheel.datasets.importers.hdf5 import Hdf5
 from flywheel.datasets.importers.mapping import ActionField, Field, FieldMap
 from flywheel.datasets.importers.trajectory import Trajectory, without_final_observation
@@ -64,12 +65,13 @@ class RobomimicReader:
                 f"{self.path} holds states and no 'obs': make observations with robomimic's dataset_states_to_obs.py, import it "
                 "with --kind robosuite, or map {observation: {state: states}}."
             )
-        return FieldMap(
+        fields = FieldMap(
             observation={name.removeprefix("obs/").replace("/", "."): Field((name,)) for name in names},
             action=action_of(self._environment),
             reward="rewards" if "rewards" in self.available() else "",
             settings={"terminal": ("success", "dones", "never")},
         )
+        return as_exported(self.path, fields, self._file.attributes("data").get("flywheel"))
 
     def available(self) -> list[str]:
         """Every array of the first demonstration, less the next observations."""
