@@ -56,8 +56,9 @@ $(READY): requirements.lock pyproject.toml
 
 # Their pins exclude each other's and ours, so each library has an environment of its own (six and pillow they forgot to name).
 .venv-interop/.ready: Makefile $(READY)
-	for name in lerobot robomimic minari; do test -x .venv-interop/$$name/bin/python || $(PYTHON) -m venv .venv-interop/$$name; done
+	for name in lerobot robomimic minari beam; do test -x .venv-interop/$$name/bin/python || $(PYTHON) -m venv .venv-interop/$$name; done
 	$(BIN)/uv pip install --quiet --python .venv-interop/lerobot/bin/python lerobot==0.4.4
 	$(BIN)/uv pip install --quiet --python .venv-interop/robomimic/bin/python robomimic==0.3.0 six
 	$(BIN)/uv pip install --quiet --python .venv-interop/minari/bin/python 'minari[hdf5,arrow]==0.5.4' pillow
+	$(BIN)/uv pip install --quiet --python .venv-interop/beam/bin/python --editable '.[beam]' hypothesis pytest
 	touch $@

@@ -76,9 +76,13 @@ class Place:
         write_atomically(path, self.read(name))
 
     def upload(self, path: Path, name: str) -> None:
-        """Copy a file there. A kill may leave a part of it, which nothing names yet and the next copy replaces."""
+        """Copy a file there, whole or not at all under its name."""
         self._make_folder(name)
-        self.fs.put_file(str(path), self._path(name))
+        if _OBJECT_STORES & _protocols(self.fs):
+            self.fs.put_file(str(path), self._path(name))
+            return
+        self.fs.put_file(str(path), self._path(f"{name}.part"))
+        self.fs.mv(self._path(f"{name}.part"), self._path(name))
 
     def write(self, name: str, data: bytes) -> None:
         """Replace a small file: whole or not at all, as object stores do it by themselves."""

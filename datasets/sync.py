@@ -56,7 +56,7 @@ def sync(store: EpisodeStore, url: str, on_progress: Progress = lambda done, tot
             place.upload(store.path / name, name)
             copied += (store.path / name).stat().st_size
             on_progress(copied, total)
-        for name, data in _metadata(layout):
+        for name, data in metadata(layout):
             place.write(name, data)
         place.write(layout.info.name, info)
     return Synced(len(missing), copied, len(there), store.info().unsealed)
@@ -94,7 +94,7 @@ def _is_there(place: Place, shard: Path, name: str, published: set[str]) -> bool
     return same  # what is not listed yet may be the half of an interrupted copy
 
 
-def _metadata(layout: Layout) -> Iterator[tuple[str, bytes]]:
+def metadata(layout: Layout) -> Iterator[tuple[str, bytes]]:
     """Labels, snapshots, policies, schema and index: everything but what is for a person at the machine that wrote it."""
     for path in sorted(layout.schema.parent.rglob("*")):
         private = path.is_relative_to(layout.damaged) or path.name.startswith(".") or path.name.startswith(layout.index.name)
