@@ -28,6 +28,7 @@ def decode_video(path: Path, times: Array, fps: float, shape: tuple[int, ...]) -
         if (stream.height, stream.width, 3) != shape:
             raise FlywheelError(f"{path} holds pictures of {stream.height} x {stream.width}, not of {shape[0]} x {shape[1]}.")
         stream.thread_type = "AUTO"
+        convert = need("av.video.reformatter").VideoReformatter()  # a frame's own would be set up anew for each
         source = _from(container, stream, float(times[0]) - 0.5 / fps)
         for number, expected in enumerate(times):
             at, frame = next(source, (np.inf, None))
@@ -35,7 +36,7 @@ def decode_video(path: Path, times: Array, fps: float, shape: tuple[int, ...]) -
                 at, frame = next(source, (np.inf, None))
             if frame is None or at > expected + 0.5 / fps:
                 raise FlywheelError(f"{path} lacks the frame at {expected:.3f} s.")
-            frames[number] = frame.to_ndarray(format="rgb24")
+            frames[number] = convert.reformat(frame, format="rgb24").to_ndarray()
     return frames
 
 
