@@ -58,7 +58,7 @@ def merge_groups(sizes: list[int], target_bytes: int, linked: frozenset[int]) ->
     room = 0
     for number, size in enumerate(sizes):
         stays = number in linked or 2 * size >= target_bytes
-        if size > room or stays:
+        if stays or size > room or not groups:
             groups.append(Group((number,), copies=False))
             room = 0 if stays else target_bytes - size
         else:

@@ -47,7 +47,7 @@ class _Open:
     """A journal that is being written, and what the index will say of it."""
 
     journal: Journal
-    since: float = field(default_factory=time.monotonic)
+    since: float
     rows: list[IndexRow] = field(default_factory=list)
 
 
@@ -139,8 +139,10 @@ class EpisodeWriter:
 
     def close(self) -> None:
         """Seal; the writer may be used again afterwards."""
-        self.seal()
-        self._claims.close()
+        try:
+            self.seal()
+        finally:
+            self._claims.close()
 
     def _is_due(self, current: _Open) -> bool:
         return (
@@ -171,7 +173,7 @@ class EpisodeWriter:
     def _open_journal(self) -> _Open:
         if self._current is None:
             with self._layout.locked():
-                self._current = _Open(Journal.create(self._layout.journals))
+                self._current = _Open(Journal.create(self._layout.journals), time.monotonic())
         return self._current
 
     def _make_durable(self, row: IndexRow) -> None:
