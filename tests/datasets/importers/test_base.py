@@ -181,3 +181,18 @@ def test_a_store_with_a_wider_action_takes_a_narrower_source(tmp_path: Path) -> 
     wider = replace(schema, action=replace(schema.action, low=(-9.0,), high=(9.0,)))
     EpisodeStore.create(tmp_path / "stores", "imported", wider)
     assert import_episodes(source, tmp_path / "stores", "imported").store.schema == wider
+
+
+def test_a_new_store_keeps_pictures_as_chosen_and_an_old_one_as_it_does(tmp_path: Path) -> None:
+    pictures = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 3), np.uint8)
+    folder = tmp_path / "episodes"
+    folder.mkdir()
+    np.savez(folder / "a.npz", observation=pictures, action=np.zeros((3, 1)))
+    source = open_source(folder)
+    result = import_episodes(source, tmp_path / "stores", "imported", pictures="jpeg")
+    assert result.store.schema.pictures == "jpeg"
+    np.savez(folder / "b.npz", observation=pictures[::-1], action=np.zeros((3, 1)))
+    result = import_episodes(open_source(folder), tmp_path / "stores", "imported", pictures="raw")
+    assert (result.store.schema.pictures, result.stored, result.skipped) == ("jpeg", 1, 1)
+    exact = import_episodes(open_source(folder), tmp_path / "exact", "imported")
+    np.testing.assert_array_equal(stored(exact.store)[0].observation["image"], pictures)

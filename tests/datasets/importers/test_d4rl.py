@@ -88,3 +88,24 @@ def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, object], mess
     with pytest.raises(FlywheelError, match=message) as error:
         load(tmp_path, path, kind="d4rl")
     assert "bad.hdf5" in str(error.value)
+
+
+def test_it_is_what_d4rl_itself_makes_of_it_but_for_the_boundaries(tmp_path: Path) -> None:
+    lengths = [4, 3, 5, 2, 6]
+    path = files.d4rl(tmp_path / "a.hdf5", lengths, terminal=[0, 3, 4], timeout=[1, 2])
+    flat, terminals = files.flat(lengths, following=False), files.marked(lengths, [0, 3, 4])
+    timeouts = files.marked(lengths, [1, 2])
+    # d4rl.qlearning_dataset: a row that timed out is left out, and a terminal row's next observation is another episode's.
+    kept = [row for row in range(sum(lengths)) if not timeouts[row]]
+    _, episodes = load(tmp_path, path)
+    for name, found in [
+        ("observations", [episode.observation["state"][:-1] for episode in episodes]),
+        ("actions", [episode.action[:-1] for episode in episodes]),
+        ("rewards", [episode.reward[:-1] for episode in episodes]),
+    ]:
+        np.testing.assert_array_equal(np.concatenate(found), flat[name][kept])
+    ours = np.concatenate([episode.discount[:-1] == 0 for episode in episodes])
+    np.testing.assert_array_equal(ours, terminals[kept])
+    following = np.concatenate([episode.observation["state"][1:] for episode in episodes])
+    inner = [place for place, row in enumerate(kept) if not terminals[row]]
+    np.testing.assert_array_equal(following[inner], flat["observations"][[kept[place] + 1 for place in inner]])

@@ -14,6 +14,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.datasets.importers.base import import_episodes
 from flywheel.datasets.importers.detect import open_source
 from flywheel.datasets.importers.mapping import load_mapping
+from flywheel.datasets.importers.rlds_features import features_of
 from tests.datasets.importers import files
 from tests.datasets.importers.checks import about, load
 from tests.point import make_store
@@ -271,3 +272,16 @@ def test_tfds_writes_what_we_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(own.action[:-1], files.actions(0, 4))
     np.testing.assert_array_equal(both.action, own.action)
     assert own.metadata.task == both.metadata.task == "lift"
+
+
+@pytest.mark.slow
+def test_mt_opt_is_as_tfds_has_it(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow_datasets")
+    theirs = pytest.importorskip("tensorflow_datasets.robotics.mt_opt.mt_opt")
+    theirs._name_to_features("rlds").save_config(tmp_path)
+    found = features_of(tmp_path, json.loads((tmp_path / "features.json").read_text()))
+    path = files.rlds(tmp_path, MT_OPT_STEPS, MT_OPT_OTHERS, [[_mt_opt_record(3)]])
+    mine = features_of(path, json.loads((path / "features.json").read_text()))
+    assert found.pop("observation/image").shape == (512, 640, 3)
+    del mine["observation/image"]
+    assert found == mine

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,24 @@ def test_a_gathered_file(tmp_path: Path, recorded: tuple[Path, list[Any], list[A
             episode.observation["robot0_joint_pos"][STEPS - 1], observations[-2]["robot0_joint_pos"], atol=1e-4
         )
         assert episode.transitions == STEPS
+
+
+@pytest.mark.parametrize("damage", ["model", "state", "actions", "environment"])
+def test_damage_is_one_sentence(tmp_path: Path, recorded: tuple[Path, list[Any], list[Any]], damage: str) -> None:
+    folder = tmp_path / "raw"
+    shutil.copytree(recorded[0], folder)
+    episode = sorted(folder.iterdir())[0]
+    piece = sorted(episode.glob("state_*.npz"))[0]
+    given = {"robots": "Panda"}
+    if damage == "model":
+        (episode / "model.xml").write_text((episode / "model.xml").read_text()[:5000])
+    elif damage == "environment":
+        given["robots"] = "Nobody"
+    else:
+        with np.load(piece, allow_pickle=True) as file:
+            arrays = dict(file)
+        changed = {"state": {"states": arrays["states"] * np.nan}, "actions": {"action_infos": arrays["action_infos"][:-1]}}
+        np.savez(piece, **{**arrays, **changed[damage]})
+    with pytest.raises(FlywheelError, match="raw") as error:
+        load(tmp_path, folder, given)
+    assert "\n" not in str(error.value)
