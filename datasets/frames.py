@@ -106,8 +106,7 @@ class Frames:
         assert self.maps.spans is not None
         assert self.maps.blob is not None
         blob = memoryview(self.maps.blob.data)
-        for row, place in zip(rows.tolist(), places.tolist(), strict=True):
-            offset, length = self.maps.spans[row].tolist()
+        for row, (offset, length), place in zip(rows.tolist(), self.maps.spans[rows].tolist(), places.tolist(), strict=True):
             try:
                 decode(bytes(blob[offset : offset + length]), pictures[place])
             except DamagedError as error:
