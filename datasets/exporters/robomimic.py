@@ -16,7 +16,7 @@ import numpy as np
 
 from flywheel.core.episode import Episode, EpisodeMetadata
 from flywheel.datasets.exporters.base import Export, Progress, published
-from flywheel.datasets.exporters.hdf5 import Hdf5Sink, new_file, write_array
+from flywheel.datasets.exporters.hdf5 import Hdf5Sink, deflate, is_pictures, new_file, write_array, write_pictures
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.store import EpisodeStore
 
@@ -63,8 +63,13 @@ def _write_demo(group: Any, episode: Episode) -> None:
     group.attrs["success"] = episode.metadata.success
     group.attrs["flywheel"] = json.dumps(episode.metadata.to_json())
     for key, values in episode.observation.items():
-        write_array(group, f"obs/{key}", values[:-1])
-        write_array(group, f"next_obs/{key}", values[1:])
+        if is_pictures(values):
+            frames = deflate(values)  # once, although nearly all of them are written twice
+            write_pictures(group, f"obs/{key}", values.shape[1:], frames[:-1])
+            write_pictures(group, f"next_obs/{key}", values.shape[1:], frames[1:])
+        else:
+            write_array(group, f"obs/{key}", values[:-1])
+            write_array(group, f"next_obs/{key}", values[1:])
     write_array(group, "actions", episode.action[:-1])
     write_array(group, "rewards", episode.reward[:-1])
     write_array(group, "dones", episode.is_terminal[1:].astype(np.int64))
