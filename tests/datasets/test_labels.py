@@ -405,7 +405,7 @@ def test_writers_that_label_at_once_lose_nothing(store: EpisodeStore) -> None:
 def test_kills_while_labelling_lose_nothing(store: EpisodeStore) -> None:
     rng = np.random.default_rng(5)
     told: dict[str, list[str]] = {A: [], B: []}
-    for _ in range(12):
+    for _ in range(8):
         processes = {name: start("label", store.path, name, 10**6) for name in told}
         for process in processes.values():
             assert process.stdout is not None
