@@ -159,9 +159,10 @@ class EpisodeIndex:
             # No sync: what a power loss damages, the checksums find, and the shards still have.
             connection.execute("PRAGMA synchronous = OFF")
             _claim(connection)
-            known = _fingerprints(connection)
             for shard, (fingerprint, rows) in shards.items():
-                if known.get(shard) != fingerprint:
+                # One at a time: a writer that seals saves one shard, in a store that may have thousands.
+                known = connection.execute("SELECT records, size, last_crc FROM shards WHERE shard = ?", (shard,)).fetchone()
+                if known != fingerprint:
                     connection.execute("DELETE FROM episodes WHERE shard = ?", (shard,))
                     values = [_plain(row) for row in rows]
                     entry = (shard, *fingerprint, _checksum(values))

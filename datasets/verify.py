@@ -59,9 +59,12 @@ def verify(store: EpisodeStore, on_progress: Progress = lambda done, total: None
     shards = layout.read_shards()
     total = len(shards.names) + len(journals)
     seen: dict[str, str] = {}
+    indexed = EpisodeIndex(layout.index).fingerprints()
     for number, (name, expected) in enumerate(zip(shards.names, shards.lengths, strict=True)):
         on_progress(number, total)
-        _check_shard(report, store, name, expected, seen)
+        rows = _check_shard(report, store, name, expected, seen)
+        if rows is not None and name in indexed:
+            report.problems += _check_index(layout, name, indexed[name], rows)
     for number, path in enumerate(journals, start=len(shards.names)):
         on_progress(number, total)
         _check_journal(report, store, path, seen)
@@ -72,11 +75,12 @@ def verify(store: EpisodeStore, on_progress: Progress = lambda done, total: None
     return report
 
 
-def _check_shard(report: Report, store: EpisodeStore, name: str, expected: int, seen: dict[str, str]) -> None:
+def _check_shard(report: Report, store: EpisodeStore, name: str, expected: int, seen: dict[str, str]) -> list[IndexRow] | None:
+    """The rows of a sound shard."""
     path = store.path / name
     if not path.is_file():
         report.problems.append(Problem(name, f"The shard is listed with {expected} episodes but missing."))
-        return
+        return None
     problems, rows, whole = [], [], 0
     for item in _read(path, name, store.schema):
         whole += not isinstance(item, Damage)
@@ -89,7 +93,8 @@ def _check_shard(report: Report, store: EpisodeStore, name: str, expected: int, 
             problems.append(Problem(name, item.reason if isinstance(item, Damage) else item))
     if whole != expected:
         problems.append(Problem(name, f"It holds {whole} whole records, and {expected} are listed."))
-    report.problems += problems or _check_index(Layout(store.path), name, expected, rows)
+    report.problems += problems
+    return None if problems else rows
 
 
 def _check_journal(report: Report, store: EpisodeStore, path: Path, seen: dict[str, str]) -> None:
@@ -121,12 +126,10 @@ def _read(path: Path, name: str, schema: Schema) -> Iterator[IndexRow | Damage |
                 yield f"The record at byte {item.offset} is no episode of this store: {error}"
 
 
-def _check_index(layout: Layout, name: str, records: int, rows: list[IndexRow]) -> list[Problem]:
-    index, mark = EpisodeIndex(layout.index), Fingerprint.of(layout.path / name, records)
-    if mark is None or index.fingerprints().get(name, mark) != mark:
-        return []  # not indexed as it is now, and therefore not used
-    found = index.load({name: mark}).get(name)
-    if found == rows or (found is None and name not in index.fingerprints()):
+def _check_index(layout: Layout, name: str, indexed: Fingerprint, rows: list[IndexRow]) -> list[Problem]:
+    if indexed != Fingerprint.of(layout.path / name, len(rows)):
+        return []  # of another shard of this name, and therefore not used
+    if EpisodeIndex(layout.index).load({name: indexed}).get(name) == rows:
         return []
     return [Problem(".meta/index.sqlite", f"Its rows of {name} are damaged or wrong; 'flywheel store repair' makes it again.")]
 

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from flywheel.datasets.sealed_json import PLAIN, TFDS, open_json, seal_json
+from flywheel.datasets.sealed_json import PLAIN, TFDS, Ending, open_json, seal_json
 
 _VALUE = {"name": "point", "splits": [{"shardLengths": ["3", "5"]}], "size": 7}
 
 
 @pytest.mark.parametrize("ending", [PLAIN, TFDS])
-def test_every_flipped_bit_is_found(ending: bytes) -> None:
+def test_every_flipped_bit_is_found(ending: Ending) -> None:
     data = seal_json(_VALUE, ending)
     assert open_json(data, ending) == _VALUE
     for bit in range(8 * len(data)):

@@ -17,7 +17,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.datasets.codec import encode_episode
 from flywheel.datasets.compact import compact
 from flywheel.datasets.repair import repair
-from flywheel.datasets.sealed_json import PLAIN, TFDS, open_json, seal_json
+from flywheel.datasets.sealed_json import PLAIN, TFDS, Ending, open_json, seal_json
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.tfrecord import frame, masked_crc
 from flywheel.datasets.verify import verify
@@ -106,9 +106,14 @@ def _content(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() if path.is_file() else b"/" for path in sorted(folder.rglob("*"))}
 
 
-def _change(path: Path, ending: bytes, change: Callable[[dict[str, Any]], object]) -> None:
-    value = open_json(path.read_bytes(), ending)
-    change(value)
+def _change(path: Path, ending: Ending, change: Callable[[dict[str, Any]], object]) -> None:
+    if any(part.is_symlink() for part in (path, path.parent)) or not path.is_file():
+        return  # another attack was here first
+    try:
+        value = open_json(path.read_bytes(), ending)
+        change(value)
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+        return
     path.write_bytes(seal_json(value, ending))
 
 
@@ -189,7 +194,10 @@ def lie_in_records(path: Path, outside: Path, rng: random.Random) -> None:
 
 def hostile_plan(path: Path, outside: Path, rng: random.Random) -> None:
     """A plan that a compaction would go on with."""
-    source = open_json((path / "dataset_info.json").read_bytes(), TFDS) if (path / "dataset_info.json").is_file() else {}
+    try:
+        source = open_json((path / "dataset_info.json").read_bytes(), TFDS)
+    except (OSError, ValueError, RecursionError):
+        source = {}
     groups = rng.choice([[[[0, 1, 2, 99], True]], [[[-1], True]], [], [[["x"], True]], [[[0, 0], True]], 7])
     value = {"format": 1, "source": source, "groups": groups, "drop": [], "accepts_losses": False}
     target = path / ".meta" / "compaction.json"
