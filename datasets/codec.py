@@ -16,7 +16,8 @@ from flywheel.datasets.tfrecord import DamagedError, Piece
 
 T = TypeVar("T")
 _METADATA = "episode_metadata/"
-_OBSERVATION = "steps/observation/"
+OBSERVATION = "steps/observation/"
+"""What the names of the observation's features begin with."""
 _REWARD = ArraySpec(())
 _FLAG = ArraySpec((), "bool")
 _DEFAULTS = EpisodeMetadata(episode_id="").to_json()
@@ -44,7 +45,7 @@ def episode_features(episode: Episode, schema: Schema) -> dict[str, Any]:
         "steps/is_terminal": episode.is_terminal,
     }
     for key in schema.observation.arrays:
-        columns[_OBSERVATION + key] = _encode_array(episode.observation[key], schema.storage(key))
+        columns[OBSERVATION + key] = encode_array(episode.observation[key], schema.storage(key))
     # A store that a newer version made promises fields that this one lacks, and TFDS refuses a record without them.
     metadata = {name: _EMPTY[kind] for name, kind in schema.metadata.items()} | episode.metadata.to_json()
     for name, value in metadata.items():
@@ -83,7 +84,7 @@ def decode_array(payload: bytes, schema: Schema, key: str) -> Array:
 def encoded_pictures(payload: bytes, schema: Schema, key: str) -> list[bytes]:
     """The T + 1 pictures of one camera as they are stored, PNG or JPEG; raises `DamagedError` as `decode_array` does."""
     features = example.parse(payload)
-    return _counted(example.strings(_get(features, _OBSERVATION + key)), _steps(features), key)
+    return _counted(example.strings(_get(features, OBSERVATION + key)), _steps(features), key)
 
 
 def summarize(payload: bytes) -> tuple[EpisodeMetadata, int, float]:
@@ -93,7 +94,8 @@ def summarize(payload: bytes) -> tuple[EpisodeMetadata, int, float]:
     return _decode_metadata(features), len(reward) - 1, float(reward.sum(dtype=np.float64))
 
 
-def _encode_array(value: Array, kind: Kind) -> Array | Sequence[Piece]:
+def encode_array(value: Array, kind: Kind) -> Array | Sequence[Piece]:
+    """One array of the observation, (N, *shape), as a feature of the record; pictures, N of them, are encoded here."""
     match kind:
         case "floats":
             return value.astype(np.float32, copy=False)
@@ -112,7 +114,7 @@ def _steps(features: Mapping[str, memoryview]) -> int:
 
 
 def _decode_observation(features: Mapping[str, memoryview], schema: Schema, key: str, steps: int) -> Array:
-    return _decode_array(features, _OBSERVATION + key, schema.observation.arrays[key], schema.storage(key), steps)
+    return _decode_array(features, OBSERVATION + key, schema.observation.arrays[key], schema.storage(key), steps)
 
 
 def _decode_array(features: Mapping[str, memoryview], name: str, spec: ArraySpec, kind: Kind, steps: int | None) -> Array:

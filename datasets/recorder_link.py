@@ -64,6 +64,7 @@ class Link:
             pass_fds=(bell, answers, settings.ring, settings.lock),
             env=os.environ | {"PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)},
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # whoever reads what the caller prints should not wait for this process's end
             start_new_session=True,
         )
         os.close(bell)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.core.errors import FlywheelError, SpecError
+from flywheel.datasets.journal import StoreWarning
 from flywheel.datasets.layout import Layout
 from flywheel.datasets.recorder_link import Settings
 from flywheel.datasets.ring import HEADER, Frame, Ring
@@ -100,18 +101,18 @@ class Storer(threading.Thread):
         try:
             self._writer.close()
         except FlywheelError as error:  # the episodes are in the journal
-            warnings.warn(f"{error} The episodes are not sealed yet.", stacklevel=1)
+            warnings.warn(f"{error} The episodes are not sealed yet.", StoreWarning, stacklevel=1)
 
     def _store(self, path: Path) -> bool:
         """Whether this spill is done with."""
         number = int(path.stem.rpartition("-")[2])
         try:
-            episode = store_spill(self._layout, self._schema, path, self._writer.append)
+            recording = store_spill(self._layout, self._schema, path, self._writer)
         except Exception as error:
             is_final = isinstance(error, DamagedError | SpecError)
             self._answers.error(error, episode=number, final=is_final)
             return is_final
-        self._answers.tell(episode=number, steps=0 if episode is None else episode.transitions)
+        self._answers.tell(episode=number, steps=0 if recording is None else recording.transitions)
         return True
 
 
@@ -193,6 +194,8 @@ class RecorderProcess:
     def run(self) -> None:
         """Take steps in until the control process is gone, and store them all."""
         settings, answers = self._settings, self._answers
+        warnings.simplefilter("always", StoreWarning)
+        warnings.showwarning = lambda message, *_: answers.tell(warning=str(message))
         try:
             store = EpisodeStore.open(settings.store)
             storer = Storer(store, store.writer(settings.seal_episodes), answers)
@@ -246,13 +249,23 @@ class RecorderProcess:
             self._is_full = False
 
 
+def _give_way() -> None:
+    """Undo what is inherited of a control process that has real-time priority, or a processor of its own."""
+    with suppress(OSError, AttributeError):  # AttributeError: macOS
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        own = os.sched_getaffinity(0)
+        if len(own) == 1:
+            os.sched_setaffinity(0, set(range(os.cpu_count() or 1)) - own or own)
+    with suppress(OSError):
+        os.nice(_NICENESS)
+
+
 def main(argument: str) -> None:
     """Run with the settings of `Settings.to_argument`."""
     # What is typed at a terminal is meant for the control process, and so is a service's end: its pipe tells when it is done.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    with suppress(OSError):
-        os.nice(_NICENESS)
+    _give_way()
     process = RecorderProcess(Settings(**json.loads(argument)))
     process.run()
 

@@ -7,9 +7,10 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.journal import StoreWarning
@@ -60,20 +61,23 @@ class Session:
             )
         self.outcomes: list[Outcome] = []
         self.rate = store.schema.action.rate
-        self._process = os.getpid()
-        memory = create_memory(-(-ring_bytes // _PAGE) * _PAGE)
-        name, lock = open_session(Layout(store.path).journals)
-        self._held = (memory, lock)
-        self.ring = Ring(memory)
-        self._link = Link(Settings(str(store.path), name, lock, memory, seal_episodes, self._process))
+        with ExitStack() as held:
+            memory = create_memory(-(-ring_bytes // _PAGE) * _PAGE)
+            held.callback(os.close, memory)
+            name, lock = open_session(Layout(store.path).journals)
+            held.callback(os.close, lock)
+            self.ring = Ring(memory)
+            self._link = Link(Settings(str(store.path), name, lock, memory, seal_episodes, os.getpid()))
+            self._held = held.pop_all()
         self._number = self._raised = 0
         self._is_ready = False
         self.is_closed = False
+        _sessions.add(self)
         self._link.start(0)
         try:
             self.wait(lambda: self._is_ready, None)
         except BaseException:
-            self._release()
+            self.release()
             raise
 
     def check(self) -> None:
@@ -87,8 +91,8 @@ class Session:
         Raises `RecorderFullError` if there is no room, and `RecorderError` if the process is dead, which is then started again.
         The order makes an interrupt at any moment harmless: until the head is committed, there is no frame.
         """
-        if self.is_closed or os.getpid() != self._process:
-            raise FlywheelError("The recorder is closed, or belongs to another process; open one in each process that records.")
+        if self.is_closed:
+            raise FlywheelError("The recorder is closed, or was made before a fork; open one in each process that records.")
         ring = self.ring
         offset = ring.reserve(length, small=small)
         if offset < 0:
@@ -129,21 +133,21 @@ class Session:
 
     def close(self) -> None:
         """Let the process store everything and end; raises `RecorderError` if it could not."""
-        if self.is_closed or os.getpid() != self._process:
+        if self.is_closed:
             return
         try:
             for attempt in range(2):
                 if attempt:  # it was killed
                     self._link.start(self.ring.head)
                 self._link.hang_up()
-                with suppress(RecorderError):
-                    while not self._link.is_over:
+                while not self._link.is_over:
+                    with suppress(RecorderError):  # what it says of an episode is remembered
                         self._hear(0.5)
                 if not self._link.wait() and not self.ring.used:
                     break
             self._check_done()
         finally:
-            self._release()
+            self.release()
 
     def _check_done(self) -> None:
         for outcome in self.outcomes:
@@ -152,6 +156,8 @@ class Session:
                     f"Episode '{outcome.episode_id}' is not stored yet: {outcome.error or 'The recorder died.'} Its steps "
                     "are safe, and whoever opens a writer next stores them."
                 )
+            if outcome.error:
+                raise RecorderError(f"Episode '{outcome.episode_id}' could not be stored: {outcome.error}")
 
     def _hear(self, seconds: float) -> None:
         errors = []
@@ -181,6 +187,7 @@ class Session:
         status = self._link.wait()
         if not was_ready:
             return RecorderError(f"The recorder's process cannot start ({_ending(status)}); what it printed tells why.")
+        self._raised = self.ring.errors  # what it has not said died with it
         self._link.start(self.ring.head)
         return RecorderError(
             f"The recorder's process died ({_ending(status)}) and was started again; every step so far is safe, but this one was "
@@ -195,11 +202,23 @@ class Session:
             "This step was not recorded; try it again, or give the recorder more memory (ring_bytes)."
         )
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Let go of everything without a word; the process stores what it has, and ends."""
         self.is_closed = True
         self._link.close()
-        for descriptor in self._held:
-            os.close(descriptor)
+        self._held.close()
+
+
+_sessions: WeakSet[Session] = WeakSet()
+
+
+def _release_in_child() -> None:
+    """A forked process must neither record into its parent's memory nor hold its pipe open."""
+    for session in _sessions:
+        session.release()
+
+
+os.register_at_fork(after_in_child=_release_in_child)
 
 
 def _ending(status: int) -> str:

@@ -13,23 +13,27 @@ import fcntl
 import os
 import secrets
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
-from flywheel.core.episode import Episode
 from flywheel.core.errors import FlywheelError, SpecError
 from flywheel.core.files import fsync_folder
 from flywheel.datasets.filesystem import boot_id, locks_tell_the_dead, refusing
 from flywheel.datasets.journal import StoreWarning, keep
 from flywheel.datasets.layout import Layout
+from flywheel.datasets.recording import Recording
 from flywheel.datasets.ring import HEADER
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.step_layout import BREAK, FINISH, StepLayout
 from flywheel.datasets.tfrecord import Damage, DamagedError, Record, frame, scan, write_pieces
+from flywheel.datasets.writer import EpisodeWriter
 
 _SESSION = ".recording"
+_MOST_BYTES = (1 << 31) - (1 << 20)
+"""Of a record: protocol buffers, with which TFDS reads it, end at 2 GiB."""
 
 
 class Spill:
@@ -91,16 +95,16 @@ class Spill:
         self.size = end
 
 
-def read_spill(path: Path, layout: StepLayout) -> Episode | None:
-    """The episode of a spill, also one that was cut off; None if it holds no whole transition.
+def read_spill(path: Path, layout: StepLayout) -> Recording | None:
+    """The recording of a spill, also one that was cut off; None for an empty one.
 
     Raises `DamagedError` if it holds something else; what is torn off at its end is left out.
     """
     try:
         with path.open("rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                return None
-            return layout.episode(_whole(file.fileno()))
+            frames = _whole(file.fileno())
+            first = next(frames, None)
+            return None if first is None else Recording(layout, chain((first,), frames))
     except DamagedError as error:
         raise DamagedError(f"{path}: {error}") from None
 
@@ -139,16 +143,16 @@ def end_session(journals: Path, name: str) -> None:
         (journals / (name + _SESSION)).unlink(missing_ok=True)
 
 
-def store_spill(layout: Layout, schema: Schema, path: Path, append: Callable[[Episode], str]) -> Episode | None:
+def store_spill(layout: Layout, schema: Schema, path: Path, writer: EpisodeWriter) -> Recording | None:
     """Append a spill's episode, durably and once, and remove the spill; returns what was stored, None if nothing could be.
 
     Raises `DamagedError` or `SpecError` for a spill that is no episode of this store, which is then kept among the damaged files,
     and `FlywheelError` if the disk refuses: the spill stays then, and this may be called again.
     """
     try:
-        episode = read_spill(path, StepLayout(schema))
-        if episode is not None:
-            append(episode)
+        recording = read_spill(path, StepLayout(schema))
+        if recording is not None and recording.transitions:
+            _append(recording, writer, 0, recording.transitions)
     except (DamagedError, SpecError) as error:
         kept = layout.damaged / path.name
         with refusing(kept):
@@ -157,10 +161,26 @@ def store_spill(layout: Layout, schema: Schema, path: Path, append: Callable[[Ep
         raise type(error)(f"{error} It is kept as {kept}.") from None
     with refusing(path):
         path.unlink()
-    return episode
+    return recording
 
 
-def recover_spills(layout: Layout, schema: Schema, append: Callable[[Episode], str]) -> None:
+def _append(recording: Recording, writer: EpisodeWriter, start: int, stop: int) -> None:
+    """Append the transitions [start, stop), in halves if they are more than one record may hold."""
+    episode, pieces = recording.encode(start, stop)
+    if sum(map(len, pieces)) < _MOST_BYTES or stop - start < 2:
+        writer.append_encoded(episode, pieces)
+        return
+    warnings.warn(
+        f"Episode {episode.metadata.episode_id} is too long for one record that TFDS can read; it is stored in two parts.",
+        StoreWarning,
+        stacklevel=2,
+    )
+    middle = (start + stop) // 2
+    _append(recording, writer, start, middle)
+    _append(recording, writer, middle, stop)
+
+
+def recover_spills(layout: Layout, schema: Schema, writer: EpisodeWriter) -> None:
     """Store what recorders had recorded that died together with their process, or lost power: cut off, and flagged as invalid.
 
     An episode that was finished is stored as it is. Each is told by a `StoreWarning`, and so is what cannot be stored now; it is
@@ -171,20 +191,29 @@ def recover_spills(layout: Layout, schema: Schema, append: Callable[[Episode], s
             if is_abandoned:
                 name = lock.name.removesuffix(_SESSION)
                 for path in session_spills(layout.journals, name):
-                    _recover(layout, schema, path, append)
+                    _recover(layout, schema, path, writer)
                 end_session(layout.journals, name)
 
 
-def _recover(layout: Layout, schema: Schema, path: Path, append: Callable[[Episode], str]) -> None:
+def abandoned_spills(journals: Path) -> Iterator[Path]:
+    """The spills that `recover_spills` would store."""
+    for lock in sorted(journals.glob("*" + _SESSION)):
+        with _abandoned(lock) as is_abandoned:
+            yield from session_spills(journals, lock.name.removesuffix(_SESSION)) if is_abandoned else ()
+
+
+def _recover(layout: Layout, schema: Schema, path: Path, writer: EpisodeWriter) -> None:
     try:
-        episode = store_spill(layout, schema, path, append)
+        recording = store_spill(layout, schema, path, writer)
     except FlywheelError as error:
         warnings.warn(f"A recording was cut off and could not be recovered: {error}", StoreWarning, stacklevel=4)
         return
-    if episode is not None and episode.metadata.invalid:
+    if recording is not None and recording.transitions:
+        metadata = recording.metadata
+        state = "stored, flagged as invalid" if metadata.invalid else "stored"
         warnings.warn(
-            f"Episode {episode.metadata.episode_id} was cut off when its recorder died; its {episode.transitions} steps are "
-            "stored, flagged as invalid.",
+            f"Episode {metadata.episode_id} had not been stored when its recorder died; its {recording.transitions} transitions "
+            f"are {state}.",
             StoreWarning,
             stacklevel=4,
         )
@@ -194,7 +223,7 @@ def _recover(layout: Layout, schema: Schema, path: Path, append: Callable[[Episo
 def _abandoned(lock: Path) -> Iterator[bool]:
     """Whether a recorder's lock is free, and it is known that this means that it is dead; held meanwhile."""
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_NOFOLLOW)
+        descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         yield False
         return

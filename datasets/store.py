@@ -107,7 +107,7 @@ class EpisodeStore:
         read-only, forbidden, or on a network file system).
         """
         writer = EpisodeWriter(self._layout, self.schema, Sealing(seal_episodes, seal_bytes, seal_seconds))
-        recover_spills(self._layout, self.schema, writer.append)
+        recover_spills(self._layout, self.schema, writer)
         return writer
 
     def recorder(self, *, ring_bytes: int = 64 << 20, seal_episodes: int = 64) -> Recorder:

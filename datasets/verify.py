@@ -16,6 +16,7 @@ from flywheel.datasets.layout import Layout, Shards, features_bytes, read_schema
 from flywheel.datasets.lineage import load_policy_record
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.snapshot import Snapshot
+from flywheel.datasets.spill import abandoned_spills
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.tfrecord import Damage, scan
 
@@ -201,5 +202,7 @@ def _orphans(layout: Layout, shards: Shards) -> Iterator[Problem]:
     folders = (layout.path, layout.schema.parent, layout.journals, layout.snapshots, layout.policies)
     for path in sorted(path for folder in folders for path in folder.glob(".*.tmp")):
         yield Problem(os.path.relpath(path, layout.path), "A file that was being written when its writer died.")
+    for path in abandoned_spills(layout.journals):
+        yield Problem(os.path.relpath(path, layout.path), "Steps of a recording that was cut off; the next writer stores them.")
     for path in sorted(layout.damaged.glob("*")):
         yield Problem(os.path.relpath(path, layout.path), "Damaged bytes, kept for a person to look at.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -20,7 +21,7 @@ from flywheel.datasets.index import EpisodeIndex, Fingerprint, IndexRow
 from flywheel.datasets.journal import Journal, StoreWarning, publish, recover
 from flywheel.datasets.layout import Layout
 from flywheel.datasets.schema import Schema
-from flywheel.datasets.tfrecord import frame
+from flywheel.datasets.tfrecord import Piece, frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +93,14 @@ class EpisodeWriter:
         error the store is as it was, and the same episode may be appended again. A disk that is too full for sealing alone
         costs a `StoreWarning`: the episode is stored, and sealing is tried again.
         """
+        episode = episode.validate(self._schema.observation, self._schema.action)
+        return self.append_encoded(episode, encode_pieces(episode, self._schema))
+
+    def append_encoded(self, episode: Episode, pieces: Sequence[Piece]) -> str:
+        """As `append`, for one that is validated and encoded; of `episode`, everything but its observation is needed."""
         if os.getpid() != self._process:
             raise FlywheelError("An episode writer does not survive a fork; open one in each process.")
-        episode = episode.validate(self._schema.observation, self._schema.action)
-        framed = frame(*encode_pieces(episode, self._schema))
+        framed = frame(*pieces)
         current = self._open_journal()
         with self._claims.held():
             known = self._find(episode.metadata.episode_id)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,12 @@ from flywheel.core.errors import FlywheelError, SpecError
 from flywheel.core.specs import ActionSpec, ArraySpec, ObservationSpec
 from flywheel.datasets.capture import with_capture_times
 from flywheel.datasets.journal import StoreWarning
-from flywheel.datasets.layout import Layout
 from flywheel.datasets.recorder import EpisodeRecording, Recorder, RecorderError, RecorderFullError
 from flywheel.datasets.schema import Schema
-from flywheel.datasets.spill import recover_spills
+from flywheel.datasets.spill import read_spill
+from flywheel.datasets.step_layout import StepLayout
 from flywheel.datasets.store import EpisodeStore
+from flywheel.datasets.tfrecord import DamagedError, frame
 from flywheel.datasets.verify import verify
 from tests.datasets.record_script import EVERY, SCHEMA, action, observation, picture, state
 
@@ -534,7 +536,12 @@ def test_what_both_processes_had_recorded_is_recovered_once(tmp_path: Path) -> N
     store, spill, lock = killed_both(tmp_path, 123)
     data = spill.read_bytes()
     assert not store.has("broken")
-    with pytest.warns(StoreWarning, match="Episode broken was cut off when its recorder died; its 122 steps"):
+    assert [problem.what for problem in verify(store).leftovers if problem.file.endswith(".spill")] == [
+        "Steps of a recording that was cut off; the next writer stores them."
+    ]
+    with pytest.warns(
+        StoreWarning, match="Episode broken had not been stored when its recorder died; its 122 transitions are stored, flagged"
+    ):
         store.writer().close()
     check_steps(store.read("broken"), 122)
     assert store.read("broken").metadata.invalid
@@ -568,33 +575,52 @@ def test_a_live_recorder_is_left_alone(store: EpisodeStore, recorder: Recorder) 
     check_steps(store.read(episode.result()), 60)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::flywheel.datasets.journal.StoreWarning")
 def test_a_damaged_spill_keeps_what_stands_before_the_damage(tmp_path: Path) -> None:
-    store, spill, lock = killed_both(tmp_path, 40)
-    data = spill.read_bytes()
-    rng = np.random.default_rng(0)
-    whole = 0
-    for number in range(60):
+    _, spill, _ = killed_both(tmp_path, 40)
+    data, layout, rng = spill.read_bytes(), StepLayout(SCHEMA), np.random.default_rng(0)
+    found = 0
+    for number in range(200):
         damaged = bytearray(data)
         if number % 2:
             del damaged[int(rng.integers(len(data))) :]
         else:
             damaged[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
         spill.write_bytes(damaged)
-        lock.touch()
-        found: list[Episode] = []
+        with suppress(DamagedError):
+            recording = read_spill(spill, layout)
+            if recording is not None and recording.transitions:
+                check_steps(recording.episode(), recording.transitions)
+                assert recording.metadata.invalid
+                assert recording.metadata.episode_id == "broken"
+                found += 1
+    assert found > 150
 
-        def append(episode: Episode, found: list[Episode] = found) -> str:
-            found.append(episode)
-            return ""
 
-        recover_spills(Layout(store.path), SCHEMA, append)
-        assert leftovers(store) == []
-        for episode in found:
-            check_steps(episode, episode.transitions)
-            assert episode.metadata.invalid
-            whole += 1
-    assert whole > 40
+def test_what_is_no_recording_is_kept_for_a_person(tmp_path: Path) -> None:
+    store, spill, _ = killed_both(tmp_path, 40)
+    spill.write_bytes(bytes(frame(b"something else that is long enough to be taken for a header")))
+    with pytest.warns(StoreWarning, match=r"holds no episode that this version records .* It is kept as .*damaged"):
+        store.writer().close()
+    assert leftovers(store) == []
+    assert [row.episode_id for row in store.rows()] == ["whole"]
+    assert (store.path / ".meta" / "damaged" / spill.name).exists()
+
+
+def test_a_recording_that_is_too_large_for_a_record_is_stored_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, spill, _ = killed_both(tmp_path, 40)
+    monkeypatch.setattr("flywheel.datasets.spill._MOST_BYTES", spill.stat().st_size)
+    with pytest.warns(StoreWarning, match="Episode broken is too long for one record"):
+        store.writer().close()
+    parts = [row.episode_id for row in store.rows() if row.episode_id != "whole"]
+    assert len(parts) > 1
+    assert parts[0] == "broken"
+    check_steps(store.read("broken"), store.read("broken").transitions)
+    states = [store.read(part).observation["state"][:, 0] for part in parts]
+    for one, other in pairwise(states):
+        assert one[-1] == other[0]
+    np.testing.assert_array_equal(np.concatenate([states[0], *(part[1:] for part in states[1:])]), np.arange(40))
+    assert all(store.read(part).metadata.invalid for part in parts)
 
 
 def test_a_full_disk_is_told_and_costs_nothing(store: EpisodeStore, recorder: Recorder) -> None:
@@ -653,3 +679,24 @@ def test_nothing_heavy_is_needed(tmp_path: Path) -> None:
     )
     paths = os.pathsep.join((str(tmp_path), str(Path(__file__).parents[2])))
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": paths})
+
+
+def test_the_process_leaves_the_loop_its_processor(store: EpisodeStore) -> None:
+    before = os.sched_getaffinity(0)
+    if len(before) < 2:
+        pytest.skip("one processor")
+    own = {min(before)}
+    try:
+        os.sched_setaffinity(0, own)
+        with store.recorder() as recorder:
+            assert not os.sched_getaffinity(process_of(recorder)) & own
+            assert os.sched_getscheduler(process_of(recorder)) == os.SCHED_OTHER
+            assert os.getpriority(os.PRIO_PROCESS, process_of(recorder)) > os.getpriority(os.PRIO_PROCESS, 0)
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_nobody_may_record_where_nobody_may_write(store: EpisodeStore, tmp_path: Path) -> None:
+    (store.path / ".journal").rename(tmp_path / "elsewhere")
+    with pytest.raises(FlywheelError, match=r"\.journal"):
+        store.recorder()
