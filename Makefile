@@ -5,7 +5,7 @@ READY := .venv/.ready
 # Several test processes share the machine: one thread each.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-all test-interop check bench bench-peers lock build clean
+.PHONY: demo test test-all test-interop check bench bench-peers bench-append lock build clean
 
 demo: $(READY)  ## The whole loop on this machine: collect, pretrain, finetune, evaluate, improve, report
 	$(BIN)/flywheel demo
@@ -30,6 +30,9 @@ bench: $(READY)  ## Rates on this machine
 
 bench-peers: $(READY) .venv-peers/.ready  ## Update rates beside d3rlpy, in one run
 	$(BIN)/python -m flywheel.bench.peers
+
+bench-append: $(READY) .venv-interop/.ready  ## Durable appends of episodes with cameras, beside the disk's rate and the peers'
+	$(BIN)/python -m flywheel.bench.append
 
 lock: $(READY)  ## Resolve requirements.lock again from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --upgrade --no-emit-index-url --extra dev pyproject.toml -o requirements.lock

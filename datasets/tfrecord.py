@@ -114,8 +114,9 @@ def read_record(descriptor: int, offset: int, stop: int | None = None) -> Record
     """The record at an offset of an open file that counts up to `stop` (its size); raises `DamagedError` if it is not whole."""
     stop = os.fstat(descriptor).st_size if stop is None else stop
     length = _record_length(descriptor, offset, stop)
-    body = _read(descriptor, offset + _HEADER, length + _CRC.size)
-    return _checked(offset, body[:length], body[length:])
+    # Read apart, as cutting a large payload off its CRC would copy it.
+    payload = _read(descriptor, offset + _HEADER, length)
+    return _checked(offset, payload, _read(descriptor, offset + _HEADER + length, _CRC.size))
 
 
 def parse_record(data: bytes, offset: int) -> Record:

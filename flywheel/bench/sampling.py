@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,22 +23,19 @@ import numpy as np
 import torch
 import tyro
 
+from flywheel.bench.cameras import CAMERAS, HORIZON, SIZE, picture_episodes, picture_schema
 from flywheel.bench.data import measure
 from flywheel.bench.machine import describe
 from flywheel.bench.peers import Side
-from flywheel.core.episode import Episode, EpisodeMetadata
 from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
-from flywheel.core.specs import ActionSpec, Array, ArraySpec, ObservationSpec
 from flywheel.datasets.columns import Columns
 from flywheel.datasets.relabel import Hindsight
 from flywheel.datasets.sampler import UniformSampler
-from flywheel.datasets.schema import Schema
 from flywheel.datasets.store import EpisodeStore
 from flywheel.training.data import ChunkSource
 
-CAMERAS = ("agentview", "wrist")
-SIZE, HORIZON, BATCH, FRAMES = 84, 200, 256, 6
+BATCH, FRAMES = 256, 6
 _GOALS = Hindsight(p_current=0.0, p_future=1.0, p_random=0.0, horizon="uniform")
 _BUDGETS = {"raw": 1 << 40, "half": None, "jpeg": 0}
 
@@ -55,45 +52,6 @@ class SamplingConfig:
     """Episodes in the store."""
     output: Path | None = None
     """Also write the figures to this JSON file."""
-
-
-def picture_schema() -> Schema:
-    """The schema of the benchmark's store."""
-    cameras = {camera: ArraySpec((SIZE, SIZE, 3), "uint8") for camera in CAMERAS}
-    return Schema(
-        observation=ObservationSpec({"state": ArraySpec((32,)), **cameras}),
-        action=ActionSpec(low=(-1.0,) * 7, high=(1.0,) * 7),
-        pictures="jpeg",
-    )
-
-
-def picture_episodes(seed: int = 0) -> Iterator[Episode]:
-    """Episodes without end: a textured table on which a block moves, as large in JPEG as a simulator's pictures are."""
-    rng = np.random.default_rng(seed)
-    number = 0
-    while True:
-        steps = [
-            {"state": state, **{camera: _scene(rng.integers(1 << 30), step) for camera in CAMERAS}}
-            for step, state in enumerate(rng.standard_normal((HORIZON + 1, 32), np.float32))
-        ]
-        yield Episode.from_transitions(
-            steps,
-            list(rng.uniform(-1, 1, (HORIZON, 7)).astype(np.float32)),
-            [0.0] * HORIZON,
-            terminal=False,
-            metadata=EpisodeMetadata(episode_id=f"pictures-{seed}-{number:05d}", task="bench"),
-        )
-        number += 1
-
-
-def _scene(seed: int, step: int) -> Array:
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
-    waves = rng.uniform(5, 20, (3, 2))
-    picture = np.stack([120 + 50 * np.sin(x / a + step / 30) + 30 * np.cos(y / b) for a, b in waves], axis=-1)
-    top, left = rng.integers(0, SIZE - 30, 2)
-    picture[top : top + 24, left : left + 24] = rng.uniform(0, 255, 3)
-    return np.asarray((picture + rng.normal(0, 2.0, picture.shape)).clip(0, 255), np.uint8)
 
 
 def make_store(folder: Path, episodes: int) -> EpisodeStore:
