@@ -14,104 +14,16 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flywheel.bench.durability.calls import stepping
+from flywheel.bench.durability.disk import DERIVED, FOLDER, Change, Disk
 from flywheel.bench.durability.sweep import DELETED, OPERATIONS, check_store, make_base
 from flywheel.datasets.store import EpisodeStore
 
-_DERIVED = ("index.sqlite", "index.sqlite-journal")
 _EXHAUSTIVE = 6
 """Up to so many unsynced changes, every combination is tried; beyond, each alone, each missing, and some drawn by chance."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """One call's effect: on a file's data (`file`), or on names in a folder (`folder`), or a sync of either."""
-
-    kind: str
-    """data, size, names, sync or told."""
-    file: int = -1
-    folder: str = ""
-    offset: int = 0
-    data: bytes = b""
-    names: tuple[tuple[str, int | None], ...] = ()
-    """Names in `folder` and the files they stand for from now on; None removes one. They change together."""
-    text: str = ""
-
-
-_FOLDER = -2
-
-
-@dataclass
-class Disk:
-    """Files by number, and what every name stands for."""
-
-    files: dict[int, bytearray] = field(default_factory=dict)
-    names: dict[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, root: Path) -> tuple[Disk, dict[int, int]]:
-        """A folder as it is, and the number of each inode."""
-        disk = cls()
-        numbers: dict[int, int] = {}
-        for path in sorted(root.rglob("*")):
-            name = str(path.relative_to(root))
-            if path.is_dir():
-                disk.names[name] = _FOLDER
-            elif path.name not in _DERIVED:
-                number = numbers.setdefault(path.stat().st_ino, len(numbers))
-                disk.files[number] = bytearray(path.read_bytes())
-                disk.names[name] = number
-        return disk, numbers
-
-    def copy(self) -> Disk:
-        """A disk of the same content."""
-        return Disk({number: bytearray(data) for number, data in self.files.items()}, dict(self.names))
-
-    def apply(self, change: Change, how: str = "whole") -> None:
-        """Let a change happen: whole, or for data also half or as zeros."""
-        data = self.files.setdefault(change.file, bytearray()) if change.file >= 0 else bytearray()
-        if change.kind == "size":
-            data[:] = data[: change.offset].ljust(change.offset, b"\0")
-        elif change.kind == "data":
-            written = {"whole": change.data, "half": change.data[: len(change.data) // 2], "zeros": bytes(len(change.data))}[how]
-            end = change.offset + len(written)
-            data[:] = data.ljust(end, b"\0")
-            data[change.offset : end] = written
-        elif change.kind == "names":
-            for name, file in change.names:
-                if file is None:
-                    self.names.pop(name, None)
-                else:
-                    self.names[name] = file
-
-    def build(self, root: Path) -> None:
-        """Write it to a folder; files whose folder is not there are out of reach and left away."""
-        made: dict[int, Path] = {}
-        root.mkdir(parents=True)
-        for name, file in sorted(self.names.items()):
-            path = root / name
-            if not path.parent.is_dir():
-                continue
-            if file == _FOLDER:
-                path.mkdir()
-            elif file in made:
-                os.link(made[file], path)
-            else:
-                path.write_bytes(self.files.get(file, b""))
-                made[file] = path
-
-    def key(self) -> int:
-        """Equal for equal content and names."""
-        numbers: dict[int, int] = {}
-        content = [
-            (name, numbers.setdefault(file, len(numbers)), bytes(self.files.get(file, b"")))
-            for name, file in sorted(self.names.items())
-        ]
-        return hash(tuple(content))
 
 
 class Recorder:
@@ -193,7 +105,7 @@ class Recorder:
 
     def _mkdir(self, path: Any, mode: int = 0o777) -> None:
         if not os.path.exists(path):
-            self._name(str(self._relative(path)), _FOLDER)
+            self._name(str(self._relative(path)), FOLDER)
 
     def _rmdir(self, path: Any) -> None:
         self._name(str(self._relative(path)), None)
@@ -203,7 +115,7 @@ class Recorder:
             relative = os.path.relpath(os.path.abspath(os.fspath(path)), self.root)
         except TypeError:
             return None
-        return None if relative.startswith("..") or relative.endswith(_DERIVED) else ("" if relative == "." else relative)
+        return None if relative.startswith("..") or relative.endswith(DERIVED) else ("" if relative == "." else relative)
 
     _pending_inode: tuple[str, int] | None = None
 
