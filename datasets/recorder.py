@@ -94,7 +94,7 @@ class Recorder:
         Raises `FlywheelError` for an unknown field, an id that is stored already, and while another episode is being recorded.
         """
         session, outcomes = self._session, self._session.outcomes
-        session.check()
+        session.hear()
         if self._current is not None and not self._current.has_ended:
             raise FlywheelError("A recorder records one episode at a time; finish the other first, or make a second recorder.")
         given = _check({"task": task, "robot": robot} | metadata)

@@ -17,6 +17,7 @@ import time
 import warnings
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from flywheel.core.errors import FlywheelError, SpecError
 from flywheel.datasets.journal import StoreWarning
 from flywheel.datasets.layout import Layout
 from flywheel.datasets.recorder_link import Settings
+from flywheel.datasets.recording import Recording
 from flywheel.datasets.ring import HEADER, Frame, Ring
-from flywheel.datasets.spill import Spill, end_session, session_spills, store_spill
+from flywheel.datasets.spill import Spill, end_session, session_spills, set_aside, store_spill
 from flywheel.datasets.step_layout import BREAK, FINISH
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.tfrecord import DamagedError
@@ -36,6 +38,8 @@ _REST_SECONDS = 0.005
 _SYNC_SECONDS = 1.0
 """How old a step may be that a power loss takes."""
 _RETRY_SECONDS = 1.0
+_LAST_SECONDS = 10.0
+"""How long to wait for room on the disk when nothing follows."""
 _BATCH_BYTES = 4 << 20
 _NICENESS = 5
 """It gives way to the control loop; the ring is there to wait."""
@@ -85,6 +89,8 @@ class Storer(threading.Thread):
         self._layout, self._schema, self._writer, self._answers = Layout(store.path), store.schema, writer, answers
         self.spills: queue.Queue[Path | None] = queue.Queue()
         self.closing = False
+        self._told = ""
+        """The error that was told last: what is tried again and again is told once."""
 
     def run(self) -> None:
         """Store until None comes."""
@@ -107,13 +113,22 @@ class Storer(threading.Thread):
         """Whether this spill is done with."""
         number = int(path.stem.rpartition("-")[2])
         try:
-            recording = store_spill(self._layout, self._schema, path, self._writer)
+            store_spill(self._schema, path, self._writer, partial(self._tell, number))
+        except (DamagedError, SpecError) as error:
+            self._answers.error(error, episode=number, final=True)
+            with suppress(FlywheelError):  # it stays where it is
+                set_aside(self._layout, path)
+            return True
         except Exception as error:
-            is_final = isinstance(error, DamagedError | SpecError)
-            self._answers.error(error, episode=number, final=is_final)
-            return is_final
-        self._answers.tell(episode=number, steps=0 if recording is None else recording.transitions)
+            if str(error) != self._told:
+                self._answers.error(error, episode=number, final=False)
+            self._told = str(error)
+            return False
+        self._told = ""
         return True
+
+    def _tell(self, number: int, recording: Recording | None) -> None:
+        self._answers.tell(episode=number, steps=0 if recording is None else recording.transitions)
 
 
 class Drain:
@@ -210,11 +225,13 @@ class RecorderProcess:
         answers.tell(ready=True)
         os.set_blocking(settings.doorbell, False)
         while self._listen():
+            if not storer.is_alive():
+                raise SystemExit("The thread that stores episodes has ended.")  # the control process starts another process
             self._work(drain)
             answers.send()
             time.sleep(_RETRY_SECONDS / 2 if self._is_full else _REST_SECONDS)
         self._head = max(self._head, self._ring.head)
-        self._work(drain)
+        self._work_off(drain)
         drain.close()
         storer.closing = True
         storer.spills.put(None)
@@ -236,6 +253,14 @@ class RecorderProcess:
             return False
         self._head = max(self._head, int.from_bytes(heads[-8:], sys.byteorder))
         return True
+
+    def _work_off(self, drain: Drain) -> None:
+        """Take in the rest, of which nobody else has a copy once the control process is dead."""
+        deadline = time.monotonic() + _LAST_SECONDS
+        self._work(drain)
+        while self._is_full and time.monotonic() < deadline:
+            time.sleep(_RETRY_SECONDS / 2)
+            self._work(drain)
 
     def _work(self, drain: Drain) -> None:
         try:

@@ -28,6 +28,8 @@ _ROOM_SECONDS = 10.0
 """How long the beginning and the end of an episode wait for room; a step never waits."""
 _LEAST_STEPS = 16
 _PAGE = 4096
+_MOST_DEATHS = 5
+"""How often the process is started again while one thing is waited for: what kills it will go on doing so."""
 
 
 class RecorderError(FlywheelError):
@@ -83,7 +85,11 @@ class Session:
     def check(self) -> None:
         """Raise what the recorder's process has to complain about, once; costs next to nothing where there is nothing."""
         if self.ring.errors != self._raised:
-            self._hear(0.0)
+            self.hear()
+
+    def hear(self) -> None:
+        """Take in what the recorder's process has said, and raise what it complains about."""
+        self._hear(0.0)
 
     def put(self, kind: int, length: int, *, step: StepEncoder | None = None, end: bytes = b"", small: bool = False) -> None:
         """Write a frame of that length, with or without a step, and tell the recorder's process.
@@ -124,30 +130,38 @@ class Session:
     def wait(self, is_done: Callable[[], bool], timeout: float | None) -> None:
         """Hear until something is so; raises `RecorderError` for what is complained about meanwhile, and `TimeoutError`."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        deaths = 0
         while not is_done():
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError("The recorder has not stored everything yet.")
             self._hear(0.1)
             if self._link.is_over and not is_done():
-                warnings.warn(str(self._revive()), StoreWarning, stacklevel=4)
+                error = self._revive()
+                deaths += 1
+                if deaths == _MOST_DEATHS:
+                    raise error
+                warnings.warn(str(error), StoreWarning, stacklevel=4)
 
     def close(self) -> None:
-        """Let the process store everything and end; raises `RecorderError` if it could not."""
+        """Let the process store everything and end; raises `RecorderError` if it could not.
+
+        Where steps are nowhere but in the memory, as the disk is full, nothing is let go of, and this may be called again.
+        """
         if self.is_closed:
             return
-        try:
-            for attempt in range(2):
-                if attempt:  # it was killed
-                    self._link.start(self.ring.head)
-                self._link.hang_up()
-                while not self._link.is_over:
-                    with suppress(RecorderError):  # what it says of an episode is remembered
-                        self._hear(0.5)
-                if not self._link.wait() and not self.ring.used:
-                    break
-            self._check_done()
-        finally:
-            self.release()
+        for attempt in range(2):
+            if attempt or self._link.is_over:  # it was killed
+                self._link.start(self.ring.head)
+            self._link.hang_up()
+            while not self._link.is_over:
+                with suppress(RecorderError):  # what it says of an episode is remembered
+                    self._hear(0.5)
+            if not self._link.wait() and not self.ring.used:
+                break
+        if self.ring.used:
+            raise RecorderError("The disk has no room for the last steps, which are in memory alone; free some, and close again.")
+        self.release()
+        self._check_done()
 
     def _check_done(self) -> None:
         for outcome in self.outcomes:
@@ -180,13 +194,13 @@ class Session:
         outcome.is_done = not outcome.error or answer["final"]
 
     def _revive(self) -> RecorderError:
-        """Start the process again, which goes on where it was killed; returns what is to be told of it."""
-        was_ready, self._is_ready = self._is_ready, False
+        """Start the process again, which goes on where it died; returns what is to be told of it, raises if it cannot start."""
         with suppress(RecorderError):
             self._hear(0.0)
+        was_ready, self._is_ready = self._is_ready, False
         status = self._link.wait()
-        if not was_ready:
-            return RecorderError(f"The recorder's process cannot start ({_ending(status)}); what it printed tells why.")
+        if not was_ready and status >= 0:
+            raise RecorderError(f"The recorder's process cannot start ({_ending(status)}); what it printed tells why.")
         self._raised = self.ring.errors  # what it has not said died with it
         self._link.start(self.ring.head)
         return RecorderError(

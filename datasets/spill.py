@@ -13,7 +13,7 @@ import fcntl
 import os
 import secrets
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -143,25 +143,27 @@ def end_session(journals: Path, name: str) -> None:
         (journals / (name + _SESSION)).unlink(missing_ok=True)
 
 
-def store_spill(layout: Layout, schema: Schema, path: Path, writer: EpisodeWriter) -> Recording | None:
-    """Append a spill's episode, durably and once, and remove the spill; returns what was stored, None if nothing could be.
+def store_spill(schema: Schema, path: Path, writer: EpisodeWriter, tell: Callable[[Recording | None], None]) -> None:
+    """Append a spill's episode, durably and once, tell of it (None if there is nothing to append), and remove the spill.
 
-    Raises `DamagedError` or `SpecError` for a spill that is no episode of this store, which is then kept among the damaged files,
-    and `FlywheelError` if the disk refuses: the spill stays then, and this may be called again.
+    In this order, as a kill in between then costs nobody the message. Raises `DamagedError` or `SpecError` for a spill that is
+    no episode of this store, and `FlywheelError` if the disk refuses: the spill stays, and this may be called again.
     """
-    try:
-        recording = read_spill(path, StepLayout(schema))
-        if recording is not None and recording.transitions:
-            _append(recording, writer, 0, recording.transitions)
-    except (DamagedError, SpecError) as error:
-        kept = layout.damaged / path.name
-        with refusing(kept):
-            keep(path, kept)
-            path.unlink()
-        raise type(error)(f"{error} It is kept as {kept}.") from None
+    recording = read_spill(path, StepLayout(schema))
+    if recording is not None and recording.transitions:
+        _append(recording, writer, 0, recording.transitions)
+        tell(recording)
+    else:
+        tell(None)
     with refusing(path):
         path.unlink()
-    return recording
+
+
+def set_aside(layout: Layout, path: Path) -> None:
+    """Keep a spill that is no episode among the damaged files."""
+    with refusing(path):
+        keep(path, layout.damaged / path.name)
+        path.unlink()
 
 
 def _append(recording: Recording, writer: EpisodeWriter, start: int, stop: int) -> None:
@@ -204,19 +206,25 @@ def abandoned_spills(journals: Path) -> Iterator[Path]:
 
 def _recover(layout: Layout, schema: Schema, path: Path, writer: EpisodeWriter) -> None:
     try:
-        recording = store_spill(layout, schema, path, writer)
+        store_spill(schema, path, writer, _tell)
+    except (DamagedError, SpecError) as error:
+        _warn(f"A recording was cut off and cannot be recovered: {error} It is kept as {layout.damaged / path.name}.")
+        set_aside(layout, path)
     except FlywheelError as error:
-        warnings.warn(f"A recording was cut off and could not be recovered: {error}", StoreWarning, stacklevel=4)
-        return
-    if recording is not None and recording.transitions:
-        metadata = recording.metadata
-        state = "stored, flagged as invalid" if metadata.invalid else "stored"
-        warnings.warn(
-            f"Episode {metadata.episode_id} had not been stored when its recorder died; its {recording.transitions} transitions "
-            f"are {state}.",
-            StoreWarning,
-            stacklevel=4,
+        _warn(f"A recording was cut off and is not recovered yet: {error}")
+
+
+def _tell(recording: Recording | None) -> None:
+    if recording is not None:
+        state = "stored, flagged as invalid" if recording.metadata.invalid else "stored"
+        _warn(
+            f"Episode {recording.metadata.episode_id} had not been stored when its recorder died; its {recording.transitions} "
+            f"transitions are {state}."
         )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, StoreWarning, stacklevel=5)
 
 
 @contextmanager

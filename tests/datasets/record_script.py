@@ -1,4 +1,4 @@
-"""A control loop to be killed, run as a script by test_recorder.py: record_script.py ROOT STEPS."""
+"""A control loop to be killed, run as a script by test_recorder.py: record_script.py ROOT STEPS [NAME]."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def observation(number: int) -> dict[str, np.ndarray]:
     return {"state": state(number)} | ({"camera": picture(number)} if number % EVERY == 0 else {})
 
 
-def main(root: Path, steps: int) -> None:
+def main(root: Path, steps: int, whole: str, broken: str) -> None:
     """Record one whole episode, and then one of so many steps that never ends."""
     store = EpisodeStore.create(root, "record", SCHEMA)
     with store.recorder(ring_bytes=1 << 20) as recorder:
         print(recorder._session._link._process.pid, flush=True)
-        for name, length in (("whole", 20), ("broken", steps)):
+        for name, length in ((whole, 20), (broken, steps)):
             with recorder.episode(task="lift", robot="arm", episode_id=name) as episode:
                 for number in range(length):
                     episode.step(observation(number), action(number), float(number))
                     time.sleep(0.0005)
-                if name == "whole":
+                if name == whole:
                     episode.finish(observation(length), success=True, terminal=True)
                     episode.result()
                 else:
@@ -58,4 +58,5 @@ def main(root: Path, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    suffix = "".join(f"-{name}" for name in sys.argv[3:])
+    main(Path(sys.argv[1]), int(sys.argv[2]), f"whole{suffix}", f"broken{suffix}")

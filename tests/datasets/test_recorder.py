@@ -313,7 +313,8 @@ def test_less_than_a_transition_is_not_stored_and_said(store: EpisodeStore, reco
         episode.result()
     assert recorder.stored() == ()
     assert store.rows() == []
-    assert leftovers(store) == [name for name in leftovers(store) if name.endswith(".recording")]
+    recorder.close()
+    assert leftovers(store) == []
 
 
 def test_one_step_and_a_final_observation_are_an_episode(store: EpisodeStore, recorder: Recorder) -> None:
@@ -554,6 +555,40 @@ def test_what_both_processes_had_recorded_is_recovered_once(tmp_path: Path) -> N
         store.writer().close()
     assert sorted(row.episode_id for row in store.rows()) == ["broken", "whole"]
     assert leftovers(store) == []
+    assert verify(store).sound
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_on_either_side_lose_nothing(tmp_path: Path) -> None:
+    """On one store: whatever is killed when, every episode is there once, with the steps up to some moment."""
+    rng = np.random.default_rng(11)
+    for turn in range(40):
+        name, steps = f"turn-{turn}", int(rng.integers(3, 120))
+        control = subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(tmp_path), str(steps), name], stdout=subprocess.PIPE, text=True
+        )
+        assert control.stdout is not None
+        pid = int(control.stdout.readline())
+        with control.stdout:
+            assert control.stdout.readline() == "recorded\n"
+            time.sleep(float(rng.random()) * 0.05)
+            for victim in [[pid], [control.pid], [pid, control.pid], [control.pid, pid]][turn % 4]:
+                os.kill(victim, signal.SIGKILL)
+                time.sleep(float(rng.random()) * 0.05 * (turn % 3))
+            control.kill()
+            control.wait()
+        if turn % 5 == 0:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    store = EpisodeStore.open(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StoreWarning)
+        wait_for(lambda: store.writer().close() or not leftovers(store))
+    rows = {row.episode_id: row for row in store.rows()}
+    assert all(f"whole-turn-{turn}" in rows for turn in range(40))
+    for name, row in rows.items():
+        check_steps(store.read(name), row.length)
+        assert row.invalid != name.startswith("whole")
     assert verify(store).sound
 
 
