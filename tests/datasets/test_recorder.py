@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,15 +19,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flywheel.core.episode import Episode
+from flywheel.bench.durability.calls import killed_before
+from flywheel.core.episode import Episode, EpisodeMetadata
 from flywheel.core.errors import FlywheelError, SpecError
 from flywheel.core.specs import ActionSpec, ArraySpec, ObservationSpec
 from flywheel.datasets.capture import with_capture_times
 from flywheel.datasets.journal import StoreWarning
 from flywheel.datasets.recorder import EpisodeRecording, Recorder, RecorderError, RecorderFullError
+from flywheel.datasets.recorder_link import Settings
+from flywheel.datasets.recorder_process import RecorderProcess
+from flywheel.datasets.ring import HEADER, Ring, create_memory
 from flywheel.datasets.schema import Schema
-from flywheel.datasets.spill import read_spill
-from flywheel.datasets.step_layout import StepLayout
+from flywheel.datasets.spill import open_session, read_spill
+from flywheel.datasets.step_encoder import StepEncoder
+from flywheel.datasets.step_layout import BEGIN, FINISH, STEP, StepLayout, begin_json, json_bytes
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.tfrecord import DamagedError, frame
 from flywheel.datasets.verify import verify
@@ -656,6 +663,74 @@ def test_a_recording_that_is_too_large_for_a_record_is_stored_in_parts(tmp_path:
         assert one[-1] == other[0]
     np.testing.assert_array_equal(np.concatenate([states[0], *(part[1:] for part in states[1:])]), np.arange(40))
     assert all(store.read(part).metadata.invalid for part in parts)
+
+
+def test_a_kill_before_every_call_of_recovery_stores_once(tmp_path: Path) -> None:
+    killed_both(tmp_path / "base", 12)
+    for call in itertools.count(1):
+        root = tmp_path / f"killed-{call}"
+        shutil.copytree(tmp_path / "base", root)
+        store = EpisodeStore.open(root)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StoreWarning)
+            was_killed, _ = killed_before(call, lambda _, store=store: store.writer().close())  # type: ignore[misc]
+            assert verify(store).sound
+            store.writer().close()
+        check_recovered(store, "broken", 11)
+        shutil.rmtree(root)
+        if not was_killed:
+            break
+    assert call > 15
+
+
+@pytest.mark.slow
+def test_a_kill_before_every_call_of_the_process_stores_once(tmp_path: Path) -> None:
+    """The process finds an episode in the ring, spills it, stores it; the next one goes on where it was killed."""
+    for call in itertools.count(1):
+        store = EpisodeStore.create(tmp_path / f"killed-{call}", "record", SCHEMA)
+        settings = ring_with_an_episode(store)
+        was_killed, _ = killed_before(call, lambda _, settings=settings: RecorderProcess(settings).run())  # type: ignore[misc]
+        # A control process that is alive starts it again; where both are dead, the next writer stores what is in the spill.
+        assert killed_before(1 << 30, lambda _, settings=settings: RecorderProcess(settings).run()) == (False, [])  # type: ignore[misc]
+        for descriptor in (settings.ring, settings.lock, settings.doorbell, settings.answers):
+            os.close(descriptor)
+        check_recovered(store, "episode", 11)
+        assert not store.read("episode").metadata.invalid
+        if not was_killed:
+            break
+    assert call > 20
+
+
+def ring_with_an_episode(store: EpisodeStore) -> Settings:
+    """What a control process hands over that has recorded an episode and is gone."""
+    name, lock = open_session(store.path / ".journal")
+    memory = create_memory(1 << 20)
+    ring, encoder, layout = Ring(memory), StepEncoder(StepLayout(SCHEMA)), StepLayout(SCHEMA)
+    begin = begin_json(layout, EpisodeMetadata(episode_id="episode"), 0)
+    HEADER.pack_into(ring.memory, 0, HEADER.size + len(begin), BEGIN, 1)
+    ring.memory[HEADER.size : HEADER.size + len(begin)] = begin
+    ring.commit(HEADER.size + len(begin))
+    for number in range(12):
+        end = json_bytes({"metadata": {}}) if number == 11 else b""
+        length = encoder.stage(observation(number), None) + len(end)
+        if end:
+            encoder.stage_end()
+        else:
+            encoder.stage_outcome(action(number), float(number))
+        offset = ring.reserve(length)
+        encoder.write(ring, offset, length, FINISH if end else STEP, number + 2, end)
+        ring.commit(ring.following(offset, length))
+        encoder.keep()
+    doorbell, bell = os.pipe()
+    os.close(bell)
+    return Settings(str(store.path), name, lock, memory, 64, os.getpid(), doorbell, os.open(os.devnull, os.O_WRONLY))
+
+
+def check_recovered(store: EpisodeStore, name: str, transitions: int) -> None:
+    assert [row.episode_id for row in store.rows() if not row.episode_id.startswith("whole")] == [name]
+    check_steps(store.read(name), transitions)
+    assert leftovers(store) == []
+    assert verify(store).sound
 
 
 def test_a_full_disk_is_told_and_costs_nothing(store: EpisodeStore, recorder: Recorder) -> None:
