@@ -49,7 +49,7 @@ def episode_features(episode: Episode, schema: Schema) -> dict[str, Any]:
     # A store that a newer version made promises fields that this one lacks, and TFDS refuses a record without them.
     metadata = {name: _EMPTY[kind] for name, kind in schema.metadata.items()} | episode.metadata.to_json()
     for name, value in metadata.items():
-        columns[_METADATA + name] = [value.encode()] if isinstance(value, str) else value
+        columns[_METADATA + name] = value.encode() if isinstance(value, str) else value
     return columns
 
 

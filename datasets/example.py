@@ -16,9 +16,9 @@ import numpy.typing as npt
 from flywheel.core.specs import Array
 from flywheel.datasets.tfrecord import DamagedError, Piece
 
-Features = Mapping[str, Array | Sequence[Piece] | int]
-"""float32 arrays are stored as float_list, int64 and bool arrays and single numbers as int64_list, sequences of bytes as
-bytes_list; arrays are flattened."""
+Features = Mapping[str, Array | Sequence[Piece] | bytes | int]
+"""float32 arrays are stored as float_list, int64 and bool arrays and single numbers as int64_list, sequences of bytes and single
+ones as bytes_list; arrays are flattened."""
 
 # A tag is field number * 8 + wire type, and every field here is length-delimited (wire type 2).
 _FIRST, _SECOND = 0x0A, 0x12
@@ -37,14 +37,29 @@ def encode_pieces(features: Features) -> list[Piece]:
     """The bytes of `encode` in pieces: what is large is left where it is."""
     entries: list[Piece] = []
     for name in sorted(features):
-        tag, content = _content(features[name])
-        size = _size(content)
-        key, head = _key(name), _head(tag, size)
-        before = _head(_SECOND, len(head) + size) + head
-        entries += (_head(_FIRST, len(key) + len(before) + size) + key + before, *content)
+        value = features[name]
+        if isinstance(value, bytes | int):
+            entries.append(_repeated(name, value))
+        else:
+            entries += _entry(name, value)
     size = _size(entries)
     pieces = [_head(_FIRST, size), *entries]
     return pieces if size > _SMALL else [b"".join(pieces)]
+
+
+def _entry(name: str, value: Array | Sequence[Piece] | bytes | int) -> list[Piece]:
+    """A feature with its name."""
+    tag, content = _content(value)
+    size = _size(content)
+    key, head = _key(name), _head(tag, size)
+    before = _head(_SECOND, len(head) + size) + head
+    return [_head(_FIRST, len(key) + len(before) + size) + key + before, *content]
+
+
+@lru_cache(maxsize=1024)
+def _repeated(name: str, value: bytes | int) -> bytes:
+    """`_entry` of what repeats: an episode's metadata are mostly those of the one before."""
+    return b"".join(_entry(name, value))
 
 
 def parse(payload: bytes) -> dict[str, memoryview]:
@@ -97,10 +112,12 @@ def views(feature: memoryview) -> list[memoryview]:
     return found
 
 
-def _content(value: Array | Sequence[Piece] | int) -> tuple[int, Sequence[Piece]]:
+def _content(value: Array | Sequence[Piece] | bytes | int) -> tuple[int, Sequence[Piece]]:
     """Which list a feature is, and what stands in it."""
     if isinstance(value, int):
         return _INTEGERS, (_field(_FIRST, _varint(value)),)
+    if isinstance(value, bytes):
+        return _BYTES, (_field(_FIRST, value),)
     if not isinstance(value, np.ndarray):
         return _BYTES, [piece for item in value for piece in (_head(_FIRST, len(item)), item)]
     if value.dtype == np.float32:

@@ -90,6 +90,8 @@ class Figures:
 def measure_rates(folder: Path, bursts: int, seconds: float) -> Rates:
     """Bursts of every side that is installed, in turn, in reversed order every other time, after one that is thrown away."""
     rates: Rates = {}
+    template = next(picture_episodes())
+    np.savez(folder / "episode.npz", action=template.action, **template.observation)
     with ExitStack() as stack:
         sides = {name: stack.enter_context(side) for name, side in _sides(folder)}
         for turn in range(bursts + 1):
@@ -164,8 +166,6 @@ def main(config: AppendConfig) -> None:
     print("\n".join(f"{key}: {value}" for key, value in machine.items()) + "\n")
     with tempfile.TemporaryDirectory(dir=config.folder.resolve()) as name:
         folder = Path(name)
-        template = next(picture_episodes())
-        np.savez(folder / "episode.npz", action=template.action, **template.observation)
         rates = measure_rates(folder, config.bursts, config.seconds)
         print(_table("episodes/s, 200 steps, two cameras", {_name(side): found for side, found in rates.items()}), flush=True)
         scaling: Rates = {}

@@ -18,6 +18,7 @@ FEATURES = {
     "flag": np.array([0, 1, 1], np.int64),
     "text": ["é".encode(), b"", b"x" * 300],
     "truth": np.array([[True, False], [False, True]]),
+    "one text": b"one",
     "number": 1_790_000_000_123_456_789,
     "negative": -1,
     "large": [b"y" * 70_000, memoryview(b"z" * 200)],
@@ -32,8 +33,9 @@ def test_bytes_are_tensorflows_own() -> None:
     theirs = tf.train.Example()
     for name, value in FEATURES.items():
         feature = theirs.features.feature[name]
-        values = list(map(bytes, value)) if isinstance(value, list) else (np.asarray(value).reshape(-1) + 0).tolist()
-        kind = "bytes_list" if isinstance(value, list) else "float_list" if "float" in name else "int64_list"
+        texts = [value] if isinstance(value, bytes) else value
+        values = list(map(bytes, texts)) if isinstance(texts, list) else (np.asarray(value).reshape(-1) + 0).tolist()
+        kind = "bytes_list" if isinstance(texts, list) else "float_list" if "float" in name else "int64_list"
         getattr(feature, kind).SetInParent()
         getattr(feature, kind).value.extend(values)
     assert example.encode(FEATURES) == theirs.SerializeToString(deterministic=True)
