@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ _DEEPEST = 8
 _SMALL = 1 << 20
 _CHUNK_CACHE = 32 << 20
 _OPEN = 8
+_PROBE_SECONDS = 20
+_PROBE_BYTES = 20e6
+"""Read in a second at least, beyond that."""
 
 
 class Hdf5:
@@ -24,6 +29,7 @@ class Hdf5:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._h5py = need("h5py")
+        _refuse_crash(path)
         with reading(path, "the HDF5 file"):
             self._file = self._h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE)
         self._opened: dict[str, Any] = {}
@@ -130,6 +136,19 @@ class Hdf5:
                     raise FlywheelError(f"{self.path}: '{name}' is a link out of its place and is not followed; copy the data.")
                 item = item[part]
         return item
+
+
+def _refuse_crash(path: Path) -> None:
+    """Let another process look first: damaged texts of variable length have crashed HDF5's own library, and hung it."""
+    command = [sys.executable, "-P", str(Path(__file__).with_name("hdf5_probe.py")), str(path)]
+    with reading(path, "the HDF5 file"):
+        seconds = _PROBE_SECONDS + path.stat().st_size / _PROBE_BYTES
+    try:
+        code = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=seconds).returncode
+    except subprocess.TimeoutExpired:
+        code = -1
+    if code < 0:
+        raise FlywheelError(f"{path}: HDF5's library dies or hangs in reading it; the file is damaged or hostile.")
 
 
 def _join(name: str, key: str) -> str:

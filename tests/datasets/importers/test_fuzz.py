@@ -19,7 +19,7 @@ from flywheel.datasets.verify import verify
 from tests.datasets.importers import files
 
 LENGTHS = [5, 3, 4]
-ROUNDS = int(os.environ.get("FLYWHEEL_FUZZ_ROUNDS", "40"))
+ROUNDS = int(os.environ.get("FLYWHEEL_FUZZ_ROUNDS", "15"))
 
 
 def _npz(folder: Path) -> Path:
