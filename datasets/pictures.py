@@ -30,6 +30,8 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOR_TYPES = {1: 0, 3: 2, 4: 6}
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _COLORS = {1: "GRAY", 3: "RGB"}
+_JPEG_COLORS = {1: ("Gray",), 3: ("YCbCr", "RGB")}
+"""What a file of so many channels may hold; the decoder would make pictures of others, too."""
 _JPEG = b"\xff\xd8"
 _LEVEL = 1
 _UP = 2
@@ -90,7 +92,7 @@ def _encode_jpeg(picture: Array) -> bytes:
 
 def _decode_jpeg(data: bytes, out: Array) -> None:
     height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
-    if (height, width, colors) != (*out.shape[:2], "Gray" if out.shape[-1] == 1 else "YCbCr"):
+    if (height, width) != out.shape[:2] or colors not in _JPEG_COLORS.get(out.shape[-1], ()):
         raise ValueError(f"it is {height} x {width} of {colors}")
     simplejpeg.decode_jpeg(data, colorspace=_COLORS[out.shape[-1]], buffer=out)
 

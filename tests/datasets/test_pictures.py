@@ -80,11 +80,14 @@ def test_tfds_reads_the_pictures(tmp_path: Path, kind: Pictures) -> None:
     store = EpisodeStore.create(tmp_path, "seen", of)
     with store.writer() as writer:
         writer.append(episode(of))
-    (found,) = rlds.load(store.path).as_dataset(split="train")
+    dataset = rlds.load(store.path).as_dataset(split="train")
+    (mapped,) = rlds.transformations().map_nested_steps(dataset, lambda step: step["observation"]["front"])
+    (found,) = dataset
     (steps,) = found["steps"].batch(100)
     ours = store.read("one")
     for key in of.picture_keys:
         theirs = steps["observation"][key].numpy()
+        assert key != "front" or (next(iter(mapped["steps"].batch(100))).numpy() == theirs).all()
         assert_alike(theirs, episode(of).observation[key], kind)
         # TensorFlow decodes JPEG with a faster transform, so that values differ a little.
         assert np.abs(theirs.astype(int) - ours.observation[key]).max() <= (10 if kind == "jpeg" else 0)
@@ -244,6 +247,13 @@ def test_a_bad_picture_is_damage(data: bytes) -> None:
     good = pictures.encode_many(np.zeros((1, 4, 4, 3), np.uint8), "png")
     with pytest.raises(DamagedError, match="picture of"):
         pictures.decode_many([*good, data], (4, 4, 3))
+
+
+def test_a_jpeg_may_hold_rgb(tmp_path: Path) -> None:
+    camera = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
+    Image.fromarray(camera).save(tmp_path / "rgb.jpg", quality=100, keep_rgb=True)
+    (found,) = pictures.decode_many([(tmp_path / "rgb.jpg").read_bytes()], (4, 4, 3))
+    assert np.abs(found.astype(int) - camera).max() <= 3
 
 
 def test_what_cannot_be_kept_is_refused() -> None:
