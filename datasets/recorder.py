@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -263,13 +264,11 @@ class EpisodeRecording:
         if self.has_ended:
             return
         end = json_bytes({"metadata": {"invalid": True} if is_invalid else {}})
-        for is_last in (False, True):
-            try:
-                self._session.put(BREAK, HEADER.size + len(end), end=end, small=True)
-                break
-            except RecorderError:  # the process was dead and has been started again
-                if is_last:
-                    raise
+        put = partial(self._session.put, BREAK, HEADER.size + len(end), end=end, small=True)
+        try:
+            put()
+        except RecorderError:  # the process was dead, and has been started again
+            put()
         self.has_ended = True
 
     def _told_end(self, error: BaseException | None) -> str:
@@ -287,7 +286,7 @@ class EpisodeRecording:
 @contextmanager
 def record_episode(store: EpisodeStore, **metadata: Any) -> Iterator[EpisodeRecording]:
     """A recorder for a single episode, which is on the disk when the block is left; arguments as in `Recorder.episode`."""
-    with Recorder(store) as recorder, recorder.episode(**metadata) as episode:
+    with store.recorder() as recorder, recorder.episode(**metadata) as episode:
         yield episode
 
 

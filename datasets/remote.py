@@ -54,6 +54,10 @@ class RemoteStore(EpisodeStore):
         """Raises `FlywheelError`: a copy is not written."""
         raise FlywheelError(f"{self._place.url} is a copy; write to the store that it was made of, and sync again.")
 
+    def recorder(self, *_: object, **__: object) -> NoReturn:
+        """Raises `FlywheelError`: a copy is not recorded into."""
+        self.writer()
+
     def label(self, *_: object, **__: object) -> NoReturn:
         """Raises `FlywheelError`: a copy is not labelled."""
         self.writer()
