@@ -126,9 +126,11 @@ class Recorder:
 
         Raises `RecorderError` if something could not be stored; its steps are safe, and stored by whoever opens a writer next.
         """
-        if self._current is not None and not self._session.is_closed:
-            self._current.break_off(is_invalid=True)
-        self._session.close()
+        try:
+            if self._current is not None and not self._session.is_closed:
+                self._current.break_off(is_invalid=True)
+        finally:
+            self._session.close()
 
     def _check_new(self, episode_id: str) -> None:
         stored = {row.episode_id for row in self._store.rows(deleted=True)}
@@ -160,13 +162,20 @@ class EpisodeRecording:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """End the episode if `finish` has not."""
-        if not self.has_ended:
+        if self.has_ended:
+            return
+        try:
             self.break_off(is_invalid=error is not None)
-            message = self._told_end(error)
-            if error is None or self.steps < 2:
-                warnings.warn(message, StoreWarning, stacklevel=2)
-            else:
-                error.add_note(message)
+        except FlywheelError as failure:
+            if error is None:
+                raise
+            error.add_note(str(failure))
+            return
+        message = self._told_end(error)
+        if error is None or self.steps < 2:
+            warnings.warn(message, StoreWarning, stacklevel=2)
+        else:
+            error.add_note(message)
 
     def step(
         self,
