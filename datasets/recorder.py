@@ -48,7 +48,7 @@ class Recorder:
     every episode is on the disk.
     """
 
-    def __init__(self, store: EpisodeStore, *, ring_bytes: int = 64 << 20, seal_episodes: int = 64) -> None:
+    def __init__(self, store: EpisodeStore, *, ring_bytes: int = 64 << 20, seal_episodes: int = 256) -> None:
         """A recorder into `store` that holds up to `ring_bytes` of steps while the disk is busy: see `capacity`.
 
         Raises `FlywheelError` for too small a memory, and where nobody may or should write.

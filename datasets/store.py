@@ -100,7 +100,7 @@ class EpisodeStore:
         layout.check_contained()
         return cls(path, layout.read_schema(), layout.read_shards().name)
 
-    def writer(self, seal_episodes: int = 64, *, seal_bytes: int = 128 << 20, seal_seconds: float = 600.0) -> EpisodeWriter:
+    def writer(self, seal_episodes: int = 256, *, seal_bytes: int = 128 << 20, seal_seconds: float = 600.0) -> EpisodeWriter:
         """A writer; after so many episodes or bytes, or so long, and when it is closed, its journal becomes a shard.
 
         TFDS sees an episode from then on; this class, at once. Raises `FlywheelError` where nobody may or should write (full,
@@ -110,7 +110,7 @@ class EpisodeStore:
         recover_spills(self._layout, self.schema, writer)
         return writer
 
-    def recorder(self, *, ring_bytes: int = 64 << 20, seal_episodes: int = 64) -> Recorder:
+    def recorder(self, *, ring_bytes: int = 64 << 20, seal_episodes: int = 256) -> Recorder:
         """A recorder, which logs steps from within a control loop; arguments and errors as `Recorder` has them."""
         return Recorder(self, ring_bytes=ring_bytes, seal_episodes=seal_episodes)
 

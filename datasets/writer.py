@@ -7,11 +7,11 @@ import time
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
-from flywheel.core.episode import Episode
+from flywheel.core.episode import Episode, EpisodeMetadata
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.catalog import Catalog
 from flywheel.datasets.claims import Claims
@@ -31,7 +31,7 @@ class Sealing:
     Raises `FlywheelError` for a number that is not above zero.
     """
 
-    episodes: int = 64
+    episodes: int = 256
     bytes: int = 128 << 20
     """About what TFDS advises for a shard; an episode that is larger is a shard of its own."""
     seconds: float = 600.0
@@ -43,13 +43,34 @@ class Sealing:
                 raise FlywheelError(f"seal_{name} is {getattr(self, name)}; it must be above zero.")
 
 
+class _Stored(NamedTuple):
+    """What the index will say of an episode: its row is made when the journal is sealed, which no acknowledgement waits for."""
+
+    metadata: EpisodeMetadata
+    length: int
+    episode_return: float
+    offset: int
+    crc: int
+
+    def row(self, shard: str) -> IndexRow:
+        """The index's row of the episode in its shard."""
+        return IndexRow(
+            **self.metadata.to_json(),
+            length=self.length,
+            episode_return=self.episode_return,
+            shard=shard,
+            offset=self.offset,
+            crc=self.crc,
+        )
+
+
 @dataclass(slots=True)
 class _Open:
-    """A journal that is being written, and what the index will say of it."""
+    """A journal that is being written, and what it holds."""
 
     journal: Journal
     since: float
-    rows: list[IndexRow] = field(default_factory=list)
+    stored: list[_Stored] = field(default_factory=list)
 
 
 class EpisodeWriter:
@@ -110,14 +131,14 @@ class EpisodeWriter:
             self._make_durable(known)
             return known.episode_id
         current.journal.sync(offset)
-        current.rows.append(_row(episode, framed.crc, current.journal, offset))
+        current.stored.append(_Stored(episode.metadata, episode.transitions, episode.episode_return, offset, framed.crc))
         self.seal_if_due()
         return episode.metadata.episode_id
 
     def seal_if_due(self) -> None:
         """Seal if there are enough episodes or bytes, or the first is old enough; warns where the disk refuses to."""
         current = self._current
-        if current is not None and current.rows and self._is_due(current):
+        if current is not None and current.stored and self._is_due(current):
             try:
                 self.seal()
             except FlywheelError as error:
@@ -135,10 +156,10 @@ class EpisodeWriter:
         sealed = {}
         while self._full:
             name = self._publish(self._full[0])
-            rows = self._full.pop(0).rows
-            fingerprint = Fingerprint.of(self._layout.path / name, len(rows)) if name else None
+            stored = self._full.pop(0).stored
+            fingerprint = Fingerprint.of(self._layout.path / name, len(stored)) if name else None
             if fingerprint is not None:
-                sealed[name] = (fingerprint, [replace(row, shard=name) for row in rows])
+                sealed[name] = (fingerprint, [item.row(name) for item in stored])
         if sealed:
             EpisodeIndex(self._layout.index).save(sealed)
 
@@ -189,14 +210,3 @@ class EpisodeWriter:
                 os.fdatasync(descriptor)
             finally:
                 os.close(descriptor)
-
-
-def _row(episode: Episode, crc: int, journal: Journal, offset: int) -> IndexRow:
-    return IndexRow(
-        **episode.metadata.to_json(),
-        length=episode.transitions,
-        episode_return=episode.episode_return,
-        shard=f"{journal.path.parent.name}/{journal.path.name}",
-        offset=offset,
-        crc=crc,
-    )

@@ -148,8 +148,7 @@ class Episode:
         for key, value in columns.items():
             if len(value) != steps:
                 raise SpecError(f"{name}: {key} has {len(value)} rows, not {steps}.")
-        expected = np.arange(steps)
-        if (self.is_first != (expected == 0)).any() or (self.is_last != (expected == steps - 1)).any():
+        if not self.is_first[0] or self.is_first[1:].any() or not self.is_last[-1] or self.is_last[:-1].any():
             raise SpecError(f"{name}: is_first must mark the first step alone and is_last the last step alone.")
         if self.is_terminal[:-1].any():
             raise SpecError(f"{name}: is_terminal may mark the last step alone.")
