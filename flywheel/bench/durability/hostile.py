@@ -188,8 +188,9 @@ def lie_in_records(path: Path, outside: Path, rng: random.Random) -> None:
     length = struct.pack("<Q", rng.choice([2**63, 2**40, 2**64 - 1]))
     huge = length + struct.pack("<I", masked_crc(length)) + b"x" * rng.randrange(100)
     payload = rng.randbytes(rng.randrange(300)) if rng.random() < 0.5 else b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"
-    name = rng.choice(["crash-train.tfrecord-00001", ".journal/1-1-1.tfrecord"])
-    (path / name).write_bytes(rng.choice([huge, bytes(frame(payload))]))
+    target = path / rng.choice(["crash-train.tfrecord-00001", ".journal/1-1-1.tfrecord"])
+    if not any(part.is_symlink() for part in (target, target.parent)):  # what another attack has linked is not for us to write
+        target.write_bytes(rng.choice([huge, bytes(frame(payload))]))
 
 
 def hostile_plan(path: Path, outside: Path, rng: random.Random) -> None:
