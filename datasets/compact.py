@@ -55,7 +55,7 @@ def compact(
 
     with layout.compacting():
         removed = remove_retired(layout, grace_seconds)
-        return Compaction(rewrite(layout, choose, on_progress=on_progress), tuple(removed))
+        return Compaction(rewrite(layout, choose, on_progress=on_progress, resumes=True), tuple(removed))
 
 
 def purge(

@@ -66,6 +66,8 @@ def rewrite(
     confirm: Callable[[], None] = lambda: None,
     reject: Reject = lambda record, shard: "",
     on_progress: Progress = lambda done, total: None,
+    *,
+    resumes: bool = False,
 ) -> Rewrite:
     """Write the next generation as `choose` plans it; call it under `Layout.compacting`.
 
@@ -75,6 +77,7 @@ def rewrite(
         confirm: Called under the store's lock just before the commit; whatever it raises undoes everything.
         reject: Given a whole record that is copied and its shard, says why it is set aside like a damaged one; empty if not.
         on_progress: Called with (shards done, shards in all).
+        resumes: Whether to go on with the plan that a kill has left instead: right for another compaction alone.
 
     Raises `FlywheelError` where the disk refuses, where a shard is missing or cut off and the plan does not accept that, and
     where nothing would be left. The store is as it was then.
@@ -83,7 +86,7 @@ def rewrite(
         _tidy(layout)
         shards, linked = _stand(layout)
         plan = load_plan(layout.plan)
-        if plan is None or not plan.fits(shards):
+        if plan is None or not resumes or not plan.fits(shards):
             clear(layout)
             plan = choose(shards, linked)
             if plan is None:

@@ -147,6 +147,15 @@ def test_purge_takes_deleted_episodes_off_the_disk(tmp_path: Path) -> None:
         assert writer.append(episode(5)) == before[5]  # it is new again, and still labelled
 
 
+def test_a_killed_compaction_does_not_take_the_place_of_a_purge(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    layout = Layout(store.path)
+    plan.save_plan(layout.plan, plan.Plan(layout.read_shards(), (plan.Group(tuple(range(6)), copies=True),)))
+    store.label(_ids(store)[:1], "deleted", True, by="anna")
+    assert purge(store).rewrite.dropped == 1
+    assert len(store.rows(deleted=True)) == 11
+
+
 def test_what_a_snapshot_names_is_not_purged(tmp_path: Path) -> None:
     store = _store(tmp_path)
     before = _ids(store)

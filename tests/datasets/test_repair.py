@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from flywheel.core.errors import FlywheelError
+from flywheel.datasets import plan
 from flywheel.datasets.layout import Layout
 from flywheel.datasets.repair import repair
 from flywheel.datasets.store import EpisodeStore
@@ -136,3 +137,15 @@ def test_without_any_schema_nothing_is_touched(tmp_path: Path) -> None:
     with pytest.raises(FlywheelError, match="no store"):
         repair(tmp_path / "elsewhere")
     assert store.schema == SCHEMA
+
+
+def test_a_lost_shard_is_given_up_also_after_a_killed_compaction(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    layout = Layout(store.path)
+    shards = layout.read_shards()
+    plan.save_plan(layout.plan, plan.Plan(shards, (plan.Group(tuple(range(len(shards.lengths))), copies=True),)))
+    (store.path / shards.names[1]).unlink()
+    with pytest.warns(UserWarning, match="missing"):
+        mended = repair(tmp_path)
+    assert len(mended.rows()) == 6
+    assert verify(mended).sound
