@@ -23,6 +23,8 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from flywheel.core.episode import EpisodeMetadata
 from flywheel.core.errors import FlywheelError
 from flywheel.core.lineage import code_version
@@ -31,6 +33,7 @@ from flywheel.datasets.recorder_session import Outcome, RecorderError, RecorderF
 from flywheel.datasets.ring import HEADER
 from flywheel.datasets.step_encoder import StepEncoder
 from flywheel.datasets.step_layout import BEGIN, BREAK, FINISH, STEP, begin_json, json_bytes
+from flywheel.datasets.writer import check_metadata
 
 if TYPE_CHECKING:
     from flywheel.datasets.store import EpisodeStore
@@ -299,12 +302,15 @@ def record_episode(store: EpisodeStore, **metadata: Any) -> Iterator[EpisodeReco
         yield episode
 
 
-def _check(metadata: dict[str, Any]) -> dict[str, Any]:
+def _check(given: dict[str, Any]) -> dict[str, Any]:
+    # What numpy calls a bool or a number means one, too: `success=height > 0.1`.
+    metadata = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
     for name, value in metadata.items():
         kind = _FIELDS.get(name)
         if kind is None or not isinstance(value, kind):
             known = f"it must be a {kind.__name__}" if kind else f"known: {', '.join(_FIELDS)}"
             raise FlywheelError(f"An episode's metadata cannot have {name}={value!r}; {known}.")
+    check_metadata(metadata)
     return metadata
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from flywheel.core.episode import Episode, EpisodeMetadata
-from flywheel.core.errors import FlywheelError
+from flywheel.core.errors import FlywheelError, SpecError
 from flywheel.datasets.catalog import Catalog
 from flywheel.datasets.claims import Claims
 from flywheel.datasets.codec import encode_pieces
@@ -22,6 +22,15 @@ from flywheel.datasets.journal import Journal, StoreWarning, publish, recover
 from flywheel.datasets.layout import Layout
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.tfrecord import Piece, frame
+
+
+def check_metadata(values: Mapping[str, Any]) -> None:
+    """Raise `SpecError` for a text or a number that no record can hold."""
+    for name, value in values.items():
+        if isinstance(value, str) and not value.isascii() and value.encode(errors="replace").decode() != value:
+            raise SpecError(f"An episode's {name} is {value!r}, which is no text that UTF-8 has; give another.")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise SpecError(f"An episode's {name} is {value}, which does not fit into 64 bits; give a smaller number.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +123,7 @@ class EpisodeWriter:
         error the store is as it was, and the same episode may be appended again. A disk that is too full for sealing alone
         costs a `StoreWarning`: the episode is stored, and sealing is tried again.
         """
+        check_metadata(vars(episode.metadata))
         episode = episode.validate(self._schema.observation, self._schema.action)
         return self.append_encoded(episode, encode_pieces(episode, self._schema))
 

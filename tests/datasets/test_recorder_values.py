@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +171,28 @@ def test_metadata_are_checked(store: EpisodeStore, recorder: Recorder) -> None:
         recorder.episode(episode_id="one")
     with pytest.raises(FlywheelError, match="too small"):
         store.recorder(ring_bytes=1000)
+
+
+@pytest.mark.parametrize(("name", "value"), [("task", "a\udc80"), ("seed", 2**63)])
+def test_metadata_that_no_record_can_hold_is_refused_at_once(store: EpisodeStore, name: str, value: str | int) -> None:
+    with store.recorder() as recorder:
+        with pytest.raises(SpecError, match=f"An episode's {name} is"):
+            recorder.episode(**{name: value})  # type: ignore[arg-type]
+        with recorder.episode() as episode:
+            record(episode, range(3))
+            with pytest.raises(SpecError, match=f"An episode's {name} is"):
+                episode.finish(observation(3), **{name: value})  # type: ignore[arg-type]
+            episode.finish(observation(3), task="hebe 手")
+    read = store.read(episode.episode_id)
+    other = replace(read, metadata=replace(read.metadata, episode_id="other", **{name: value}))
+    with store.writer() as writer, pytest.raises(SpecError, match=f"An episode's {name} is"):
+        writer.append(other)
+    assert [row.task for row in store.rows()] == ["hebe 手"]
+
+
+def test_success_as_numpy_has_it(store: EpisodeStore) -> None:
+    with store.episode(seed=np.int64(3)) as episode:  # type: ignore[arg-type]
+        record(episode, range(3))
+        episode.finish(observation(3), success=np.float32(2) > 1)  # type: ignore[arg-type]
+    (row,) = store.rows()
+    assert (row.success, row.seed) == (True, 3)
