@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Self
 
-from flywheel.core.errors import FlywheelError, SpecError
+from flywheel.core.errors import SpecError
 from flywheel.core.files import fsync_folder
 from flywheel.datasets.filesystem import boot_id, locks_tell_the_dead, refusing
 from flywheel.datasets.journal import StoreWarning, keep
@@ -210,8 +210,8 @@ def _recover(layout: Layout, schema: Schema, path: Path, writer: EpisodeWriter) 
     except (DamagedError, SpecError) as error:
         _warn(f"A recording was cut off and cannot be recovered: {error} It is kept as {layout.damaged / path.name}.")
         set_aside(layout, path)
-    except FlywheelError as error:
-        _warn(f"A recording was cut off and is not recovered yet: {error}")
+    except Exception as error:  # whatever is wrong with one recording must not keep everybody from writing
+        _warn(f"A recording was cut off and is not recovered yet: {error} It stays in {path}.")
 
 
 def _tell(recording: Recording | None) -> None:

@@ -408,3 +408,20 @@ def test_the_process_leaves_the_loop_its_processor(store: EpisodeStore) -> None:
             assert os.getpriority(os.PRIO_PROCESS, process_of(recorder)) > os.getpriority(os.PRIO_PROCESS, 0)
     finally:
         os.sched_setaffinity(0, before)
+
+
+def test_one_recording_that_cannot_be_stored_keeps_nobody_from_writing(
+    store: EpisodeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, lock = open_session(store.path / ".journal")
+    path = store.path / ".journal" / f"{name}-000000.spill"
+    path.touch()
+    os.close(lock)
+
+    def fail(*_: object) -> None:
+        raise UnicodeError("no text")
+
+    monkeypatch.setattr("flywheel.datasets.spill.store_spill", fail)
+    with pytest.warns(StoreWarning, match="not recovered yet: no text"):
+        store.writer().close()
+    assert path.exists()
