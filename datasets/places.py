@@ -67,6 +67,10 @@ class Place:
         found = self.fs.find(self.root, detail=True)
         return {path[len(self.root) + 1 :]: int(about["size"]) for path, about in sorted(found.items())}
 
+    def is_folder(self, folder: Path) -> bool:
+        """Whether it is this folder of this machine."""
+        return "file" in _protocols(self.fs) and Path(self.root).resolve() == folder.resolve()
+
     def inside(self, folder: str) -> Place:
         """A folder of it; itself where the name is empty."""
         return replace(self, url=f"{self.url}/{folder}", root=f"{self.root}/{folder}") if folder else self

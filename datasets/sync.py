@@ -41,8 +41,8 @@ class Synced:
 def sync(store: EpisodeStore, url: str, on_progress: Progress = lambda done, total: None) -> Synced:
     """Copy the sealed part of a store to a folder given by URL (``s3://bucket/lift``, ``sftp://host/lift``, or a local path).
 
-    Raises `FlywheelError` if the place holds another store, if it cannot be reached, and if fsspec or the package that the
-    URL's protocol needs is not installed.
+    Raises `FlywheelError` if the place is the store itself, holds another store, or more than this one has; if it cannot be
+    reached; and if fsspec or the package that the URL's protocol needs is not installed.
     """
     place, layout = Place.of(url), Layout(store.path)
     info, names = _sealed(layout)
@@ -71,7 +71,9 @@ def _sealed(layout: Layout) -> tuple[bytes, list[str]]:
 
 
 def _published(place: Place, layout: Layout) -> set[str]:
-    """The shards that the copy lists; raises `FlywheelError` if what is there is the copy of something else."""
+    """The shards that the copy lists; raises `FlywheelError` if what is there is no earlier state of this store."""
+    if place.is_folder(layout.path):
+        raise FlywheelError(f"{place.url} is the store itself; give another folder.")
     schema = layout.schema.relative_to(layout.path).as_posix()
     try:
         listed = Shards.from_json(open_json(place.read(layout.info.name), TFDS))
@@ -82,7 +84,24 @@ def _published(place: Place, layout: Layout) -> set[str]:
         same = False
     if not same:
         raise FlywheelError(f"{place.url} holds another store or data set than {layout.path}; give a folder of its own.")
+    shards, labels = layout.read_shards(), layout.labels
+    here = (shards.generation, len(shards.lengths))
+    if (listed.generation, len(listed.lengths)) > here or not _follows(place, labels.relative_to(layout.path).as_posix(), labels):
+        raise FlywheelError(
+            f"{place.url} holds episodes or labels that {layout.path} lacks, as if written there or copied from a later state; "
+            "copying would hide them, so give a folder of its own."
+        )
     return set(listed.names)
+
+
+def _follows(place: Place, name: str, log: Path) -> bool:
+    """Whether a log has all whole lines of its copy."""
+    try:
+        copied = place.read(name)
+    except FileNotFoundError:
+        return True
+    ours = log.read_bytes() if log.exists() else b""
+    return ours.startswith(copied[: copied.rfind(b"\n") + 1])
 
 
 def _is_there(place: Place, shard: Path, name: str, published: set[str]) -> bool:

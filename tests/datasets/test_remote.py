@@ -110,6 +110,30 @@ def test_two_stores_do_not_mix(tmp_path: Path, url: str) -> None:
     assert len(EpisodeStore.open(url).rows()) == 3
 
 
+@pytest.mark.parametrize("what", ["episode", "label"])
+def test_what_a_copy_alone_holds_is_not_hidden(tmp_path: Path, what: str) -> None:
+    store = make_store(tmp_path / "here", range(3))
+    store.label(["reach-script-00000"], "invalid", value=True, by="ada")
+    sync(store, str(tmp_path / "there"))
+    copy = EpisodeStore.open(tmp_path / "there")
+    if what == "label":
+        copy.label(["reach-script-00001"], "success", value=True, by="ada")
+    else:
+        with copy.writer() as writer:
+            writer.append(episode(3))
+    with pytest.raises(FlywheelError, match=r"holds episodes or labels that .* lacks"):
+        sync(store, str(tmp_path / "there"))
+    again = EpisodeStore.open(tmp_path / "there")
+    assert len(again.rows()) == (4 if what == "episode" else 3)
+    assert len(again.history("reach-script-00001")) == (what == "label")
+
+
+def test_a_store_is_not_copied_onto_itself(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "here", range(3))
+    with pytest.raises(FlywheelError, match="is the store itself"):
+        sync(store, str(store.path))
+
+
 def test_a_copy_of_a_copy_is_a_store(tmp_path: Path) -> None:
     store = make_store(tmp_path / "here", range(3))
     sync(store, str(tmp_path / "there"))
