@@ -122,7 +122,7 @@ def test_what_has_no_such_return_is_refused() -> None:
     table, reward = _two_episodes(True)
     every, rng = locate(table, np.arange(5)), np.random.default_rng(0)
     with pytest.raises(FlywheelError, match="no n-step form"):
-        NStep(ActionableGoals(), 2, 0.9, reward)(table, every, rng)
+        NStep(ActionableGoals(), 2, 0.9, reward)
     with pytest.raises(FlywheelError, match="at least one step"):
         NStep(TaskReward(), 0, 0.9, reward)
     with pytest.raises(FlywheelError, match="hindsight"):

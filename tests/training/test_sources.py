@@ -142,9 +142,11 @@ def test_balanced_draws(tmp_path: Path, balance: str) -> None:
         (DataConfig(shares=(0.5, 0.5)), "shares need more stores"),
         (DataConfig(shares=(1.0,), balance="tasks"), "balance and shares both say"),
         (DataConfig(n_step=0), "at least one step"),
+        (DataConfig(n_step=3, relabel="actionable"), "no n-step form"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(tmp_path: Path, data: DataConfig, words: str) -> None:
     store = make_store(tmp_path / "a", range(3))
     with pytest.raises(FlywheelError, match=words):
         train(_config(store.path, tmp_path / "run", data))
+    assert not (tmp_path / "run" / "config.yaml").exists()  # the folder is free for another try
