@@ -216,6 +216,7 @@ class EpisodeStore:
 
         Raises `FlywheelError` for an episode, a field or a value that there is not, and when the disk refuses.
         """
+        value = value.item() if isinstance(value, np.generic) else value  # numpy's own bool means one, too
         rows = [self._find_recorded(episode_id) for episode_id in dict.fromkeys(episode_ids)]
         at_ns = time.time_ns()
         given = [self._trim(row, value) if isinstance(value, tuple) else value for row in rows]
@@ -271,7 +272,7 @@ class EpisodeStore:
         return row
 
     def _trim(self, row: IndexRow, part: tuple[int, int]) -> Trim:
-        start, stop = part
+        start, stop = map(int, part)
         if not 0 <= start < stop <= row.length:
             raise FlywheelError(
                 f"Episode '{row.episode_id}' has {row.length} steps; a trim is a part of 0:{row.length}, not {start}:{stop}."

@@ -48,6 +48,15 @@ def again(store: EpisodeStore) -> EpisodeStore:
 # What labels change
 
 
+def test_what_numpy_says_is_taken(store: EpisodeStore) -> None:
+    store.label([A], "success", np.bool_(True), by="detector 1")  # type: ignore[arg-type]
+    store.label([A], "trim", tuple(np.flatnonzero([0, 1, 1])), by="detector 1")  # type: ignore[arg-type]
+    found = row(again(store), A)
+    assert found.success is True
+    assert found.trim is not None
+    assert found.trim[:2] == (1, 2)
+
+
 def test_success_names_who_said_so(store: EpisodeStore) -> None:
     successes = store.info().groups[0].successes
     store.label([A], "success", False, by="detector-2", reason="the cube slipped")
