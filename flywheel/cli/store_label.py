@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import re
 from typing import Annotated, Literal
 
@@ -60,7 +61,7 @@ def label(
         raise FlywheelError(
             "Say what to label: --success, --task, --trim, --invalid, --valid, --delete or --restore; or --undo alone."
         )
-    by = by or getpass.getuser()
+    by = by or _user()
     ids = [row.episode_id for row in rows]
     if undo is not None:
         store.undo(ids, undo, by=by, reason=reason)
@@ -99,6 +100,14 @@ def history(path: StorePath, episode: Annotated[str, tyro.conf.Positional]) -> N
     console.print(table)
 
 
+def _user() -> str:
+    """The user's name; where the system has none, as in a container that runs as a bare number, that number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
+
+
 def _chosen(store: EpisodeStore, episodes: tuple[str, ...], where: str) -> list[IndexRow]:
     if bool(episodes) == bool(where):
         raise FlywheelError("Say which episodes to label: by their ids, or with --where.")
@@ -130,14 +139,20 @@ def _changes(
 
 
 def _parts(store: EpisodeStore, rows: list[IndexRow], trim: str) -> dict[tuple[int, int], list[str]]:
-    """Which episodes are trimmed to which part, as an open end is another number for each."""
+    """Which episodes are trimmed to which part, as an open end is another number for each; all of them have that part."""
     part = _PART.fullmatch(trim)
     if part is None:
         raise FlywheelError(f"--trim is '{trim}'; give the first step and the one behind the last, like 10:50, 10: or :50.")
     parts: dict[tuple[int, int], list[str]] = {}
     for row in rows:
         length = row.length if row.trim is None else store.raw(row.episode_id).transitions
-        parts.setdefault((int(part[1] or 0), int(part[2] or length)), []).append(row.episode_id)
+        start, stop = int(part[1] or 0), int(part[2] or length)
+        if not start < stop <= length:
+            raise FlywheelError(
+                f"Episode '{row.episode_id}' has {length} steps; a trim is a part of 0:{length}, not {start}:{stop}. "
+                "No label was changed."
+            )
+        parts.setdefault((start, stop), []).append(row.episode_id)
     return parts
 
 

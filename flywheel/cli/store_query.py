@@ -41,14 +41,15 @@ def query(
     if ids and csv:
         raise FlywheelError("Give --ids or --csv, not both.")
     store = EpisodeStore.open(path)
-    rows = select([row for row in store.rows(deleted=deleted) if row.deleted == deleted], expression)
+    known = [row for row in store.rows(deleted=deleted) if row.deleted == deleted]
+    rows = select(known, expression)
     if ids:
         sys.stdout.writelines(f"{row.episode_id}\n" for row in rows)
     elif csv:
         _write_csv(rows)
     else:
         console.print(episode_table(sorted(rows, key=lambda row: row.started_at_ns)))
-        console.print(f"{len(rows):,} of {len(store.rows()):,} episodes.")
+        console.print(f"{len(rows):,} of {len(known):,} {'deleted ' if deleted else ''}episodes.")
 
 
 def _write_csv(rows: Sequence[IndexRow]) -> None:

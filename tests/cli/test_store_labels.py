@@ -168,3 +168,27 @@ def test_lineage_says_what_is_unknown(store: EpisodeStore, capsys: pytest.Captur
     assert "4 things begin with 'reach'" in refuses(capsys, "lineage", "reach")
     assert "There is no episode, policy or snapshot 'nobody'" in refuses(capsys, "lineage", "nobody")
     assert "There is no store at" in refuses(capsys, "lineage", "nobody", "--store", "elsewhere")
+
+
+def test_a_user_without_a_name_labels(
+    store: EpisodeStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    says(capsys, "store", "label", "data", A, "--success", "yes")
+    assert store.history(A)[0].by.startswith("user ")
+
+
+def test_a_trim_that_one_episode_lacks_labels_none(store: EpisodeStore, capsys: pytest.CaptureFixture[str]) -> None:
+    short, *_, long = sorted(store.rows(), key=lambda row: row.length)
+    assert short.length < long.length
+    names = (long.episode_id, short.episode_id)
+    assert "No label was changed" in refuses(capsys, "store", "label", "data", *names, "--trim", f"{short.length}:")
+    assert store.history(long.episode_id) == []
+
+
+def test_how_many_are_deleted_is_told(store: EpisodeStore, capsys: pytest.CaptureFixture[str]) -> None:
+    store.label([A, B], "deleted", True, by="anna")
+    assert "1 of 2 deleted episodes." in says(capsys, "store", "query", "data", f"episode = '{A}'", "--deleted")
