@@ -117,7 +117,8 @@ def _sampler(data: DataConfig, columns: Columns | Mixture, initial_run: Path | N
         return UniformSampler(columns.table)
     if initial_run is None:
         raise FlywheelError("new-fraction needs an initial run (--initial), whose episodes count as the old ones.")
-    seen = {entry.episode_id for entry in Snapshot.load(initial_run / "snapshot.json").entries}
+    snapshots = [initial_run / "snapshot.json", *sorted(initial_run.glob("snapshot-*.json"))]  # one per store of its mixture
+    seen = {entry.episode_id for path in snapshots for entry in Snapshot.load(path).entries}
     is_new = np.array([episode not in seen for episode in columns.table.episode_id])
     return MixedSampler(columns.table, is_new, data.new_fraction)
 

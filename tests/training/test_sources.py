@@ -18,6 +18,7 @@ from flywheel.datasets.schema import Schema
 from flywheel.datasets.store import EpisodeStore
 from flywheel.policy import LearnedPolicy
 from flywheel.training.recipe import DataConfig, make_recipe
+from flywheel.training.sources import join, open_sources
 from flywheel.training.train import TrainConfig, load_config, train
 from tests.point import episode, make_store
 
@@ -134,6 +135,16 @@ def test_balanced_draws(tmp_path: Path, balance: str) -> None:
     share = np.bincount(drawn, minlength=6) / 60_000
     expected = np.full(6, 1 / 6) if balance == "episodes" else np.where(columns.table.task == "push", 0.5, 0.1)
     np.testing.assert_allclose(share, expected, atol=0.01)
+
+
+def test_episodes_that_any_store_of_the_initial_run_had_are_not_new(tmp_path: Path) -> None:
+    store, other = make_store(tmp_path / "a", range(8)), _other_store(tmp_path / "b")
+    data = DataConfig(batch_size=16, also=(other.path,))
+    train(_config(store.path, tmp_path / "first", data, updates=1))
+    again = dataclasses.replace(data, new_fraction=0.5)
+    columns = join(open_sources(store.path, again, tmp_path / "second", lambda done, total: None))
+    with pytest.raises(FlywheelError, match="no new episodes"):
+        make_recipe(again, "task", columns, None, tmp_path / "first")
 
 
 @pytest.mark.parametrize(
