@@ -81,10 +81,12 @@ class Mixture:
     def sampler(self, shares: Sequence[float]) -> WeightedSampler:
         """Draws so large a share from each source, and within it each transition equally likely.
 
-        Raises `FlywheelError` unless there is one share for each source.
+        Raises `FlywheelError` unless there is one share of at least 0 for each source, and one above 0.
         """
         if len(shares) != len(self.sources):
             raise FlywheelError(f"There must be one share for each of the {len(self.sources)} stores, not {len(shares)}.")
+        if not np.isfinite(shares).all() or min(shares) < 0 or not sum(shares) > 0:
+            raise FlywheelError(f"The shares of the stores must be at least 0 and not all 0, not {tuple(shares)}.")
         total = np.array([source.columns.table.total for source in self.sources], np.float64)
         weight = (np.asarray(shares, np.float64) / total)[self.source_of] * self.table.transitions
         return WeightedSampler(self.table, weight, of="episodes")

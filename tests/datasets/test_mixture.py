@@ -104,6 +104,9 @@ def test_each_store_gets_its_share_and_its_transitions_the_same() -> None:
     assert abs(chi_square(np.bincount(number, minlength=38), expected)) < 5
     with pytest.raises(FlywheelError, match="one share for each of the 2 stores"):
         mixture.sampler([1.0])
+    for shares in ([1.5, -0.5], [0.0, 0.0], [1.0, float("nan")]):
+        with pytest.raises(FlywheelError, match="shares of the stores must be at least 0"):
+            mixture.sampler(shares)
 
 
 def test_what_cannot_be_aligned_is_refused() -> None:
