@@ -39,6 +39,8 @@ from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.store import EpisodeStore
 
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+_SLOWEST = 1 / 1001
+"""Frames per second; anything slower would be rounded to no rate at all."""
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 
 
@@ -67,7 +69,7 @@ def export(
 
 def _rate(store: EpisodeStore, fps: float | None) -> Fraction:
     rate = store.schema.action.rate if fps is None else fps
-    if not 0 < rate < 1e6:
+    if not _SLOWEST <= rate < 1e6:
         raise FlywheelError(f"{store.path} tells no control rate, which LeRobot needs; give the frames per second with --fps.")
     return Fraction(rate).limit_denominator(1001)
 

@@ -44,8 +44,9 @@ def run(arguments: list[str]) -> None:
     config = parse_config(ExportConfig, arguments, "flywheel export", __doc__)
     store = EpisodeStore.open(config.store)
     snapshot = _chosen(store, config)
+    export = _exporter(config)
     with progress(f"Exporting {store.name}", "episodes") as report:
-        path = _exporter(config)(store, snapshot, config.folder, on_progress=report)
+        path = export(store, snapshot, config.folder, on_progress=report)
     say(f"Wrote {len(snapshot):,} episodes, snapshot {snapshot.hash[:12]}, as {config.format} to {path}")
 
 
@@ -58,6 +59,10 @@ def _chosen(store: EpisodeStore, config: ExportConfig) -> Snapshot:
 
 
 def _exporter(config: ExportConfig) -> Callable[..., Path]:
+    theirs = {"shard_mb": "rlds", "video": "lerobot", "fps": "lerobot"}
+    for option, form in theirs.items():
+        if form != config.format and getattr(config, option) != getattr(ExportConfig, option):
+            raise FlywheelError(f"--{option.replace('_', '-')} is for --format {form}; {config.format} does not know it.")
     options: dict[str, Any] = {}
     if config.format == "rlds":
         options = {"shard_mb": config.shard_mb}

@@ -39,6 +39,10 @@ def test_episodes_are_chosen_by_query_or_snapshot(tmp_path: Path, capsys: pytest
         (["{}", "{}/out", "--format", "rlds", "--where", "task = 'none'"], "nothing to export"),
         (["{}", "{}/out", "--format", "rlds", "--where", "success", "--snapshot", "{}/x"], "give one of them"),
         (["{}", "{}/out", "--format", "rlds", "--shard-mb", "0"], "shard_mb is 0"),
+        (["{}", "{}/out", "--format", "minari", "--video"], "--video is for --format lerobot"),
+        (["{}", "{}/out", "--format", "rlds", "--fps", "5"], "--fps is for --format lerobot"),
+        (["{}", "{}/out", "--format", "robomimic", "--shard-mb", "5"], "--shard-mb is for --format rlds"),
+        (["{}", "{}/out", "--format", "lerobot", "--fps", "0.0001"], "give the frames per second with --fps"),
     ],
 )
 def test_mistakes_get_one_sentence(
