@@ -272,6 +272,10 @@ class EpisodeStore:
         return row
 
     def _trim(self, row: IndexRow, part: tuple[int, int]) -> Trim:
+        if not all(isinstance(end, int | np.integer) for end in part):
+            raise FlywheelError(
+                f"A trim is two whole numbers, not {part}; give the first transition and the one behind the last."
+            )
         start, stop = map(int, part)
         if not 0 <= start < stop <= row.length:
             raise FlywheelError(

@@ -55,6 +55,8 @@ def test_what_numpy_says_is_taken(store: EpisodeStore) -> None:
     assert found.success is True
     assert found.trim is not None
     assert found.trim[:2] == (1, 2)
+    with pytest.raises(FlywheelError, match="two whole numbers"):
+        store.label([A], "trim", (1.5, 3), by="detector 1")  # type: ignore[arg-type]
 
 
 def test_success_names_who_said_so(store: EpisodeStore) -> None:
