@@ -17,7 +17,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import partial
 from types import TracebackType
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from flywheel.core.episode import EpisodeMetadata
-from flywheel.core.errors import FlywheelError
+from flywheel.core.errors import FlywheelError, SpecError
 from flywheel.core.lineage import code_version
 from flywheel.datasets.journal import StoreWarning
 from flywheel.datasets.recorder_session import Outcome, RecorderError, RecorderFullError, Session
@@ -136,6 +136,8 @@ class Recorder:
             self._session.close()
 
     def _check_new(self, episode_id: str) -> None:
+        if not episode_id:
+            raise FlywheelError("An episode_id cannot be empty; leave it out, or give a name.")
         stored = {row.episode_id for row in self._store.rows(deleted=True)}
         if episode_id in stored or any(outcome.episode_id == episode_id for outcome in self._session.outcomes):
             raise FlywheelError(f"Episode '{episode_id}' was recorded already; leave episode_id out, or choose another.")
@@ -234,7 +236,7 @@ class EpisodeRecording:
             terminal: Whether the task ended it, so that nothing could follow; False for a time limit, which learners bootstrap.
             reward: The last transition's reward, where it is known only now.
             captured_at: As in `step`.
-            metadata: Fields of `EpisodeMetadata` that are known only now.
+            metadata: Fields of `EpisodeMetadata` that are known only now; not the id, under which it is recorded.
 
         Waits for room if there is none. Raises as `step` does, and `FlywheelError` for an episode without any step.
         """
@@ -244,6 +246,8 @@ class EpisodeRecording:
             raise FlywheelError(
                 f"Episode '{self.episode_id}' {'has ended' if self.has_ended else 'has no step yet'}; it cannot be finished."
             )
+        if "episode_id" in metadata:
+            raise FlywheelError("An episode_id is given when the episode begins; give it to recorder.episode, not to finish.")
         given = _check({"success": success} | metadata)
         _check_number(reward)
         end = json_bytes({"metadata": given, "terminal": bool(terminal), "reward": None if reward is None else float(reward)})
@@ -315,5 +319,7 @@ def _check(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_number(reward: Any) -> None:
-    if reward is not None and not abs(float(reward)) < float("inf"):
-        raise FlywheelError(f"The last reward is {reward!r}; it must be a finite number.")
+    with suppress(TypeError, ValueError, OverflowError):
+        if reward is None or abs(float(reward)) < float("inf"):
+            return
+    raise SpecError(f"The last reward is {reward!r}; it must be a finite number.")

@@ -67,7 +67,10 @@ class Ring:
         size = os.fstat(descriptor).st_size
         # Pages that are there already cost the control loop no page fault.
         flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-        self.memory = memoryview(mmap.mmap(descriptor, size, flags=flags))[_DATA:]
+        try:
+            self.memory = memoryview(mmap.mmap(descriptor, size, flags=flags))[_DATA:]
+        except OSError as error:
+            raise FlywheelError(f"There is no memory for a recorder's ring of {size - _DATA} bytes ({error.strerror}).") from None
         self.array: npt.NDArray[np.uint8] = np.frombuffer(self.memory, np.uint8)
         """The data, to write into at the offset that `reserve` gives."""
         self.size = size - _DATA

@@ -105,7 +105,7 @@ class StepEncoder:
         self._action.view[...] = self._action.check(action)
         try:
             self._reward[...] = reward
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise SpecError(f"The reward is {reward!r}; it must be a number.") from None
         self.check_finite()
 

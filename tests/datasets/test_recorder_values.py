@@ -196,3 +196,32 @@ def test_success_as_numpy_has_it(store: EpisodeStore) -> None:
         episode.finish(observation(3), success=np.float32(2) > 1)  # type: ignore[arg-type]
     (row,) = store.rows()
     assert (row.success, row.seed) == (True, 3)
+
+
+def test_an_episode_keeps_the_id_that_it_began_with(store: EpisodeStore, recorder: Recorder) -> None:
+    with pytest.raises(FlywheelError, match="cannot be empty"):
+        recorder.episode(episode_id="")
+    for name in ("one", "two"):
+        with recorder.episode(episode_id=name) as episode:
+            record(episode, range(3))
+            with pytest.raises(FlywheelError, match="is given when the episode begins"):
+                episode.finish(observation(3), episode_id="one")
+            episode.finish(observation(3))
+    assert recorder.stored() == ("one", "two")
+    assert {row.episode_id for row in store.rows()} == {"one", "two"}
+
+
+@pytest.mark.parametrize("reward", ["x", [1, 2], 10**400, float("nan")])
+def test_a_reward_that_is_no_number_is_refused_in_one_sentence(recorder: Recorder, reward: float) -> None:
+    with recorder.episode() as episode:
+        record(episode, range(3))
+        with pytest.raises(SpecError, match="reward"):
+            episode.step(observation(3), action(3), reward)
+        with pytest.raises(SpecError, match="The last reward is"):
+            episode.finish(observation(3), reward=reward)
+        episode.finish(observation(3))
+
+
+def test_a_ring_larger_than_all_memory_is_refused(store: EpisodeStore) -> None:
+    with pytest.raises(FlywheelError, match="There is no memory for a recorder's ring"):
+        store.recorder(ring_bytes=1 << 60)
