@@ -141,6 +141,7 @@ class ActorGoals:
     """Goals of one mixture for the critic and of another for the actor, drawn apart, as OGBench's GCDataset has them.
 
     A critic learns most from goals that are near, far and out of reach; an actor from those that its data reaches.
+    `Batch.actor_goal` holds the latter; no algorithm of ours reads it yet, and no setting of a run asks for it.
     """
 
     critic: Hindsight

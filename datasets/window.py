@@ -13,7 +13,10 @@ from flywheel.datasets.table import Bools, EpisodeTable, Ints
 
 @dataclass(frozen=True)
 class Window:
-    """How much of its episode a sample shows. A window never leaves the episode: it repeats the edge, and says so in a mask."""
+    """How much of its episode a sample shows. A window never leaves the episode: it repeats the edge, and says so in a mask.
+
+    For algorithms of one's own (`ChunkSource`): ours learn from one observation and one action, and no setting asks for more.
+    """
 
     history: int = 1
     """Observations h, the newest of which is the transition's own."""

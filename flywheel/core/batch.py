@@ -27,18 +27,22 @@ class Batch:
     goal: dict[str, Tensor] | None = None
     """An observation to reach, for goal-conditioned learning; never a history."""
     actor_goal: dict[str, Tensor] | None = None
-    """The observation that the actor is to reach, where that is another than the critic's `goal`."""
+    """The observation that the actor is to reach, where that is another than the critic's `goal`. No algorithm of ours reads it
+    yet."""
     is_chained: Tensor | None = None
     """(B,) bool: the last step of a chained sub-trajectory, whose target is the value itself (Actionable Models)."""
     mc_return: Tensor | None = None
     """(B,) the discounted return that the data itself went on to collect, where that is known; else 0."""
     is_pad: Tensor | None = None
-    """(B, k) bool: actions beyond the end of the episode, which repeat its last one; with action chunks only."""
+    """(B, k) bool: actions beyond the end of the episode, which repeat its last one; with action chunks only, which no
+    algorithm of ours learns yet."""
     is_pad_history: Tensor | None = None
-    """(B, h) bool: observations before the beginning of the episode, which repeat its first one; with a history only."""
+    """(B, h) bool: observations before the beginning of the episode, which repeat its first one; with a history only, which
+    no algorithm of ours reads yet."""
     mask: dict[str, Tensor] | None = None
     """What a sample's own source has, where several are mixed: ``state`` (B, D) and ``action`` (B, A) bool per element, a
-    picture's key (B,). What it has not is zero once it is normalised, and may be ignored or not."""
+    picture's key (B,). What it has not is zero once it is normalised, and may be ignored or not; no algorithm of ours
+    reads it yet."""
 
     def __len__(self) -> int:
         """The number of transitions B."""

@@ -42,7 +42,8 @@ class DataConfig:
     balance: Literal["transitions", "episodes", "tasks"] = "transitions"
     """What is drawn equally often; a task's share is split evenly among its episodes, an episode's among its transitions."""
     arrays: tuple[str, ...] = ()
-    """Observation arrays that a batch carries beside the state, for algorithms that look at pictures."""
+    """Observation arrays that a batch carries beside the state, for algorithms that look at pictures; ours read the state alone
+    so far, and learn the same without."""
     picture_budget: int | None = None
     """Bytes of pictures per store that are kept raw; what is beyond that is decoded when it is sampled. By default half of the
     memory, or half of what is free on the disk."""
