@@ -1,7 +1,7 @@
 """How a source's values become ours: scaled, cast and checked, with a sentence for what cannot be stored.
 
-Bools and integers stay as they are; floating-point numbers become float32 (a mapping may ask for float64), which is said of the
-episode where it rounds. Nothing that is not finite, and nothing that does not fit, is stored.
+Bools and integers stay as they are; floating-point numbers become float32 (a mapping may ask for float64 observations),
+which is said of the episode where it rounds. Nothing that is not finite, and nothing that does not fit, is stored.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def mapped(parts: list[Array], item: Field, name: str) -> Array:
     return np.asarray(value.astype(np.float64) * scale + offset)
 
 
-def column(value: Array, name: str) -> Array:
-    """(T,) float32 of (T,) or (T, 1)."""
+def column(value: Array, name: str) -> tuple[Array, bool]:
+    """(T,) float32 of (T,) or (T, 1), and whether a number was rounded."""
     flat = value.reshape(-1) if value.ndim == 2 and value.shape[1] == 1 else value
     if flat.ndim != 1:
         raise FlywheelError(f"{name} has shape {value.shape}, where one number belongs to a step.")
-    return storable(flat, "float32", name)[0]
+    return storable(flat, "float32", name)
 
 
 def plain(value: Any, default: Any, name: str) -> str | int | bool:

@@ -95,7 +95,7 @@ class MappedSource:
         for index, arrays in self._reader.actions(self.fields):
             with self._naming(index):
                 if all(map(len, arrays.values())):
-                    action = self._action(arrays)
+                    action, _ = self._action(arrays)
                     lows.append(action.min(axis=0))
                     highs.append(action.max(axis=0))
         low, high = np.min(lows, axis=0), np.max(highs, axis=0)
@@ -111,9 +111,11 @@ class MappedSource:
 
     def _assemble(self, trajectory: Trajectory, index: int) -> Episode:
         observation, rounded = self._observation(trajectory)
-        action = self._action(trajectory.action)
+        action, rounds_action = self._action(trajectory.action)
         count = len(action)
-        reward = np.zeros(count, np.float32) if trajectory.reward is None else column(trajectory.reward, "reward")
+        given = np.zeros(count, np.float32) if trajectory.reward is None else trajectory.reward
+        reward, rounds_reward = column(given, "reward")
+        rounded += ["action"] * rounds_action + ["reward"] * rounds_reward
         for name, rows, expected in [("reward", reward, count), *((k, v, count + 1) for k, v in observation.items())]:
             if len(rows) != expected:
                 raise FlywheelError(f"'{name}' has {len(rows)} rows where {expected} belong to {count} actions.")
@@ -140,18 +142,18 @@ class MappedSource:
                 rounded.append(key)
         return observation, rounded
 
-    def _action(self, arrays: Mapping[str, Array]) -> Array:
-        """(T, A) float32."""
+    def _action(self, arrays: Mapping[str, Array]) -> tuple[Array, bool]:
+        """(T, A) float32, and whether a number was rounded."""
         field = self.fields.action
         parts = [np.asarray(arrays[name]) for name in field.sources]
         parts = [part.reshape(len(part), math.prod(part.shape[1:])) for part in parts]
         value = mapped(parts, Field(field.sources, field.scale, field.offset), "action")
-        action, _ = storable(value.astype(np.float64), "float32", "action")
+        action, rounded = storable(value.astype(np.float64), "float32", "action")
         dim = len(field.low)
         if not action.shape[1] or (dim and action.shape[1] != dim):
             bounds = f", and the mapping gives {dim} bounds" if dim else ""
             raise FlywheelError(f"the action has {action.shape[1]} dimensions{bounds}.")
-        return action
+        return action, rounded
 
     def _metadata(self, trajectory: Trajectory) -> dict[str, Any]:
         found = {}

@@ -121,6 +121,14 @@ def test_integers_stay_exact_and_what_is_rounded_is_said(tmp_path: Path) -> None
     assert 'rounded"]' not in episode.metadata.source
 
 
+def test_rounded_actions_and_rewards_are_said(tmp_path: Path) -> None:
+    arrays = {"action": np.full((2, 1), 0.1), "observation": np.zeros((3, 1)), "reward": np.array([0.5, 0.3])}
+    np.savez(tmp_path / "a.npz", **arrays)
+    episode = open_source(tmp_path / "a.npz", "npz").episode(0)
+    assert episode is not None
+    assert '"rounded": ["action", "reward"]' in episode.metadata.source
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
