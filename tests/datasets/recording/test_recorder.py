@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from flywheel.datasets.journal import StoreWarning
 from flywheel.datasets.recorder import Recorder, RecorderError, RecorderFullError
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.verify import verify
-from tests.datasets.record_script import (
+from tests.datasets.recording.record_script import (
     SCHEMA,
     action,
     check_steps,
@@ -28,17 +27,6 @@ from tests.datasets.record_script import (
     record,
     step,
 )
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> EpisodeStore:
-    return EpisodeStore.create(tmp_path, "record", SCHEMA)
-
-
-@pytest.fixture
-def recorder(store: EpisodeStore) -> Iterator[Recorder]:
-    with store.recorder(ring_bytes=1 << 20) as recorder:
-        yield recorder
 
 
 def test_a_recorded_episode_is_what_was_recorded(store: EpisodeStore) -> None:
@@ -252,14 +240,14 @@ def test_nothing_heavy_is_needed(tmp_path: Path) -> None:
     for name in ("torch", "tensorflow", "tensorflow_datasets", "rlds", "lightning"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('not on this computer')\n")
     code = (
-        "from pathlib import Path; from tests.datasets.record_script import *\n"
+        "from pathlib import Path; from tests.datasets.recording.record_script import *\n"
         f"store = EpisodeStore.create(Path({str(tmp_path / 'data')!r}), 'record', SCHEMA)\n"
         "with store.episode(task='lift') as episode:\n"
         "    [episode.step(observation(number), action(number), float(number)) for number in range(5)]\n"
         "    episode.finish(observation(5))\n"
         "assert store.read(episode.episode_id).transitions == 5\n"
     )
-    paths = os.pathsep.join((str(tmp_path), str(Path(__file__).parents[2])))
+    paths = os.pathsep.join((str(tmp_path), str(Path(__file__).parents[3])))
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": paths})
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
@@ -32,7 +32,7 @@ from flywheel.datasets.step_layout import BEGIN, FINISH, STEP, StepLayout, begin
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.tfrecord import DamagedError, frame
 from flywheel.datasets.verify import verify
-from tests.datasets.record_script import (
+from tests.datasets.recording.record_script import (
     SCHEMA,
     action,
     check_steps,
@@ -44,18 +44,6 @@ from tests.datasets.record_script import (
     record,
     step,
 )
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> EpisodeStore:
-    return EpisodeStore.create(tmp_path, "record", SCHEMA)
-
-
-@pytest.fixture
-def recorder(store: EpisodeStore) -> Iterator[Recorder]:
-    with store.recorder(ring_bytes=1 << 20) as recorder:
-        yield recorder
-
 
 SCRIPT = Path(__file__).with_name("record_script.py")
 

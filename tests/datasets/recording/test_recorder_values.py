@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from flywheel.datasets.capture import with_capture_times
 from flywheel.datasets.recorder import Recorder
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.store import EpisodeStore
-from tests.datasets.record_script import (
-    SCHEMA,
+from tests.datasets.recording.record_script import (
     action,
     check_steps,
     observation,
@@ -24,17 +22,6 @@ from tests.datasets.record_script import (
     state,
     step,
 )
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> EpisodeStore:
-    return EpisodeStore.create(tmp_path, "record", SCHEMA)
-
-
-@pytest.fixture
-def recorder(store: EpisodeStore) -> Iterator[Recorder]:
-    with store.recorder(ring_bytes=1 << 20) as recorder:
-        yield recorder
 
 
 def test_stamps_tell_when_a_sensor_was_read(store: EpisodeStore) -> None:
