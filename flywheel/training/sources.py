@@ -28,8 +28,13 @@ class Source:
 def open_sources(store: Path, data: DataConfig, run: Path, on_reading: Callable[[int, int], None]) -> list[Source]:
     """The run's store and the others that are mixed in, in this order.
 
-    Raises `FlywheelError` for a store without episodes to learn from, and where one no longer holds what the run began with.
+    Raises `FlywheelError` for a store without episodes to learn from or named twice, and where one no longer holds what the run
+    began with.
     """
+    paths = [EpisodeStore.open(path).path.resolve() for path in (store, *data.also)]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise FlywheelError(f"{path} is named twice; name a store once, and say its share with --data.shares.")
     return [_open(path, data, run / snapshot_file(number), on_reading) for number, path in enumerate((store, *data.also))]
 
 

@@ -161,3 +161,9 @@ def test_recipes_that_cannot_be_are_refused(tmp_path: Path, data: DataConfig, wo
     with pytest.raises(FlywheelError, match=words):
         train(_config(store.path, tmp_path / "run", data))
     assert not (tmp_path / "run" / "config.yaml").exists()  # the folder is free for another try
+
+
+def test_a_store_is_named_once(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a", range(3))
+    with pytest.raises(FlywheelError, match="is named twice"):
+        train(_config(store.path, tmp_path / "run", DataConfig(also=(tmp_path / "a",))))
