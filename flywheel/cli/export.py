@@ -21,9 +21,9 @@ from flywheel.datasets.store import EpisodeStore
 class ExportConfig:
     """What to export, where to, and in which form."""
 
-    store: Annotated[Path, tyro.conf.Positional]
+    store: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")]
     """The store's folder, or a root that holds one store."""
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Where to write; new or empty."""
     format: Literal["rlds", "lerobot", "robomimic", "minari"]
     """rlds: TFDS shards, as Open X-Embodiment. lerobot: LeRobot v3.0. robomimic: one HDF5 file. minari: Minari's HDF5."""

@@ -21,7 +21,7 @@ from flywheel.datasets.schema import Pictures
 class ImportConfig:
     """What to import and where to."""
 
-    source: Annotated[Path, tyro.conf.Positional]
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """A file or folder: RLDS/TFDS, robomimic, robosuite, LeRobot, Minari, D4RL, OGBench or npz."""
     name: str
     """The data set's name in the store; made if it is not there."""

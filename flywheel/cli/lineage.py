@@ -28,7 +28,7 @@ _DIGITS = 12
 class LineageConfig:
     """What to follow, and in which store."""
 
-    id: Annotated[str, tyro.conf.Positional]
+    id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ID")]
     """An episode, a checkpoint or a snapshot: its name or the beginning of it, a policy or snapshot file, or a run folder."""
     store: Path | None = None
     """The store that remembers it; for a run folder the one that it learned from, else ./data."""

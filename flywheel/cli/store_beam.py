@@ -34,7 +34,7 @@ def stats(path: StorePath, where: str = "", beam: BeamOptions = _HERE) -> None:
 
 def convert(
     path: StorePath,
-    url: Annotated[str, tyro.conf.Positional],
+    url: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URL")],
     pictures: Literal["png", "jpeg", "raw"],
     beam: BeamOptions = _HERE,
 ) -> None:

@@ -15,7 +15,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.core.registry import nearest
 from flywheel.datasets.index import IndexRow
 
-StorePath = Annotated[Path, tyro.conf.Positional]
+StorePath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")]
 """A store's folder, or a root that holds one store."""
 _MOST_COMPARED = 5_000
 """Ids among which a mistyped one is looked for; more of them take seconds."""

@@ -23,7 +23,7 @@ _PART = re.compile(r"(\d*):(\d*)")
 
 def label(
     path: StorePath,
-    episodes: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
+    episodes: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="EPISODE ...")] = (),
     success: Literal["yes", "no"] | None = None,
     task: str | None = None,
     trim: str | None = None,
@@ -73,7 +73,7 @@ def label(
     say(f"{len(ids):,} labelled in {store.path}; 'flywheel store history' shows what was said of one, --undo takes it back.")
 
 
-def history(path: StorePath, episode: Annotated[str, tyro.conf.Positional]) -> None:
+def history(path: StorePath, episode: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="EPISODE")]) -> None:
     """Show what was recorded of an episode, and every label since: what, by whom, when and why.
 
     Args:

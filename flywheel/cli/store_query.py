@@ -19,7 +19,7 @@ from flywheel.datasets.store import EpisodeStore
 
 def query(
     path: StorePath,
-    expression: Annotated[str, tyro.conf.Positional],
+    expression: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="EXPRESSION")],
     ids: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     csv: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     deleted: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,

@@ -23,7 +23,9 @@ from flywheel.datasets.index import IndexRow
 from flywheel.datasets.store import EpisodeStore
 
 
-def show(path: StorePath, episode: Annotated[str, tyro.conf.Positional], strip: Path | None = None) -> None:
+def show(
+    path: StorePath, episode: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="EPISODE")], strip: Path | None = None
+) -> None:
     """Show one episode: its metadata, the range of every array, and a strip of its frames over its curves.
 
     Args:

@@ -32,7 +32,9 @@ def snapshot(path: StorePath, where: str = "") -> None:
 
 
 def diff(
-    path: StorePath, before: Annotated[str, tyro.conf.Positional], after: Annotated[str, tyro.conf.Positional] = "now"
+    path: StorePath,
+    before: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BEFORE")],
+    after: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AFTER")] = "now",
 ) -> None:
     """Show which episodes were added, removed or labelled anew between two snapshots.
 

@@ -12,7 +12,7 @@ from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.sync import sync as sync_store
 
 
-def sync(path: StorePath, url: Annotated[str, tyro.conf.Positional]) -> None:
+def sync(path: StorePath, url: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URL")]) -> None:
     """Copy the sealed part of a store to another folder or an object store; done again, it adds what is new.
 
     Args:
