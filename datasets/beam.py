@@ -8,6 +8,8 @@ Flink, Spark and Dataflow those of many.
 from __future__ import annotations
 
 import json
+import math
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +25,7 @@ from flywheel.core.episode import Episode
 from flywheel.core.errors import FlywheelError
 from flywheel.core.lineage import json_hash
 from flywheel.core.specs import Array
+from flywheel.datasets.index import IndexRow
 from flywheel.datasets.layout import Layout, Shards
 from flywheel.datasets.places import Place
 from flywheel.datasets.schema import Pictures, Schema
@@ -86,7 +89,7 @@ def statistics(store: Path | str, where: str | None = None, options: Sequence[st
     with tempfile.TemporaryDirectory() as scratch:
         result = Path(scratch) / "moments"
         with _pipeline(options) as pipeline:
-            chosen = pipeline | beam.Create(_batches(store, where)) | beam.Reshuffle()
+            chosen = pipeline | beam.Create(_batches(_chosen(store, where), store)) | beam.Reshuffle()
             known = chosen | beam.Map(_moments, str(store)) | beam.CombineGlobally(_merged).without_defaults()
             known | beam.Map(_to_json) | beam.io.WriteToText(str(result), shard_name_template="")
         return {name: Moments(**_arrays(about)) for name, about in json.loads(result.read_text()).items()}
@@ -126,12 +129,16 @@ def _open(store: str) -> EpisodeStore:
     return EpisodeStore.open(store)
 
 
-def _batches(store: Path | str, where: str | None) -> list[list[str]]:
-    """The ids of a store's episodes, in the order in which they lie in it."""
+def _chosen(store: Path | str, where: str | None) -> list[IndexRow]:
     source = EpisodeStore.open(store)
-    ids = [row.episode_id for row in (source.rows() if where is None else source.query(where))]
+    return source.rows() if where is None else source.query(where)
+
+
+def _batches(rows: Sequence[IndexRow], store: Path | str) -> list[list[str]]:
+    """The rows' ids in their order; raises `FlywheelError` if there are none."""
+    ids = [row.episode_id for row in rows]
     if not ids:
-        raise FlywheelError(f"The store {store} holds no {'such ' if where else ''}episodes; 'flywheel store ls' lists them.")
+        raise FlywheelError(f"The store {store} holds no such episodes; 'flywheel store ls' lists them.")
     return [ids[start : start + _TOGETHER] for start in range(0, len(ids), _TOGETHER)]
 
 
@@ -145,7 +152,9 @@ def convert(store: Path | str, url: str, pictures: Pictures, options: Sequence[s
         if place.size("dataset_info.json") is not None:
             raise FlywheelError(f"{url} holds a data set already; give a new folder.")
     schema = replace(source.schema, pictures=pictures)
-    numbered = list(enumerate(_batches(store, None)))
+    numbered = list(
+        enumerate(_batches(source.rows(deleted=True), store))
+    )  # a deleted episode can be restored there, too
     with tempfile.TemporaryDirectory() as scratch:
         result = Path(scratch) / "shards"
         with _pipeline(options) as pipeline:
@@ -168,7 +177,8 @@ def _convert(batch: tuple[int, list[str]], store: str, url: str, schema: Schema)
             return number, len(episode_ids), int(place.size(Shards(source.name).file_name(number)) or 0)
         with tempfile.TemporaryDirectory() as scratch:
             part = EpisodeStore.create(Path(scratch), source.name, schema)
-            with part.writer(seal_episodes=len(episode_ids)) as writer:
+            # One shard, however large: a batch that was sealed early would leave episodes behind.
+            with part.writer(seal_episodes=len(episode_ids), seal_bytes=sys.maxsize, seal_seconds=math.inf) as writer:
                 for episode_id in episode_ids:
                     writer.append(source.raw(episode_id))
             shard = part.path / Layout(part.path).read_shards().file_name(0)

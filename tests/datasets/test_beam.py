@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from flywheel.core.errors import FlywheelError
-from flywheel.datasets.beam import Moments, statistics
-from tests.point import make_store
+from flywheel.core.specs import ArraySpec, ObservationSpec
+from flywheel.datasets.beam import Moments, _convert, statistics
+from flywheel.datasets.store import EpisodeStore
+from tests.point import SCHEMA, episode, make_store
 
 VALUES = arrays(np.float32, st.tuples(st.integers(1, 20), st.just(3)), elements=st.floats(-1e3, 1e3, width=32))
 
@@ -44,3 +47,20 @@ def test_a_missing_beam_is_said(tmp_path: Path) -> None:
     make_store(tmp_path, range(2))
     with pytest.raises(FlywheelError, match=r"install flywheel-robotics\[beam\]"):
         statistics(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_batch_is_one_shard_also_beyond_the_size_at_which_writers_seal(tmp_path: Path) -> None:
+    wide = ObservationSpec({**SCHEMA.observation.arrays, "wrist": ArraySpec((256, 256, 3), "uint8")})
+    schema = replace(SCHEMA, observation=wide, pictures="raw")
+    store = EpisodeStore.create(tmp_path / "here", "point", schema)
+    with store.writer() as writer:
+        for seed in range(64):
+            made = episode(seed)
+            frames = np.zeros((len(made), 256, 256, 3), np.uint8)
+            writer.append(replace(made, observation={**made.observation, "wrist": frames}))
+    assert store.info().bytes > 128 << 20
+    ids = [row.episode_id for row in store.rows()]
+    _, records, size = _convert((0, ids), str(tmp_path / "here"), str(tmp_path / "there"), schema)
+    assert records == 64
+    assert size == store.info().bytes
