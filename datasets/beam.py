@@ -152,9 +152,7 @@ def convert(store: Path | str, url: str, pictures: Pictures, options: Sequence[s
         if place.size("dataset_info.json") is not None:
             raise FlywheelError(f"{url} holds a data set already; give a new folder.")
     schema = replace(source.schema, pictures=pictures)
-    numbered = list(
-        enumerate(_batches(source.rows(deleted=True), store))
-    )  # a deleted episode can be restored there, too
+    numbered = list(enumerate(_batches(source.rows(deleted=True), store)))  # a deleted episode can be restored there, too
     with tempfile.TemporaryDirectory() as scratch:
         result = Path(scratch) / "shards"
         with _pipeline(options) as pipeline:

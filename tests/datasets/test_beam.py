@@ -55,12 +55,12 @@ def test_a_batch_is_one_shard_also_beyond_the_size_at_which_writers_seal(tmp_pat
     schema = replace(SCHEMA, observation=wide, pictures="raw")
     store = EpisodeStore.create(tmp_path / "here", "point", schema)
     with store.writer() as writer:
-        for seed in range(64):
+        for seed in range(128):
             made = episode(seed)
             frames = np.zeros((len(made), 256, 256, 3), np.uint8)
             writer.append(replace(made, observation={**made.observation, "wrist": frames}))
     assert store.info().bytes > 128 << 20
     ids = [row.episode_id for row in store.rows()]
     _, records, size = _convert((0, ids), str(tmp_path / "here"), str(tmp_path / "there"), schema)
-    assert records == 64
+    assert records == 128
     assert size == store.info().bytes
