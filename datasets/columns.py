@@ -15,12 +15,12 @@ from torch import Tensor
 from flywheel.core.batch import Batch
 from flywheel.core.episode import Episode
 from flywheel.core.errors import FlywheelError
-from flywheel.datasets.array_build import Loaded, Wanted, default_budget, fill, plan
-from flywheel.datasets.array_cache import ArrayMaps
+from flywheel.datasets.cache.array_build import Loaded, Wanted, default_budget, fill, plan
+from flywheel.datasets.cache.array_cache import ArrayMaps
+from flywheel.datasets.cache.column_cache import CachedEpisode, ColumnCache, open_arrays, open_cache
+from flywheel.datasets.cache.frames import Frames, shared
+from flywheel.datasets.cache.gather import make_batch
 from flywheel.datasets.codec import decode_array, decode_episode, encoded_pictures
-from flywheel.datasets.column_cache import CachedEpisode, ColumnCache, open_arrays, open_cache
-from flywheel.datasets.frames import Frames, shared
-from flywheel.datasets.gather import make_batch
 from flywheel.datasets.index import IndexRow
 from flywheel.datasets.pictures import encode_many
 from flywheel.datasets.relabel import Relabeled

@@ -25,8 +25,8 @@ from torch import Tensor
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import ArraySpec, ObservationSpec
+from flywheel.datasets.cache.gather import make_batch
 from flywheel.datasets.columns import Columns
-from flywheel.datasets.gather import make_batch
 from flywheel.datasets.relabel import Relabeled
 from flywheel.datasets.returns import Discount
 from flywheel.datasets.sampler import Indices, WeightedSampler

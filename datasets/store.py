@@ -30,10 +30,10 @@ from flywheel.datasets.lineage import LineageRecords
 from flywheel.datasets.overlay import Overlay, revise
 from flywheel.datasets.places import url_of
 from flywheel.datasets.query import Parameter, select
-from flywheel.datasets.recorder import EpisodeRecording, Recorder, record_episode
+from flywheel.datasets.recording.recorder import EpisodeRecording, Recorder, record_episode
+from flywheel.datasets.recording.spill import recover_spills
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.snapshot import Snapshot
-from flywheel.datasets.spill import recover_spills
 from flywheel.datasets.store_info import StoreInfo, count
 from flywheel.datasets.tfrecord import DamagedError, DamageWarning, read_record
 from flywheel.datasets.writer import EpisodeWriter, Sealing

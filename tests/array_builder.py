@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from flywheel.core.specs import ArraySpec
-from flywheel.datasets import array_build
-from flywheel.datasets.array_build import Loaded, Wanted
-from flywheel.datasets.array_cache import ArrayCache
-from flywheel.datasets.column_cache import CachedEpisode
+from flywheel.datasets.cache import array_build
+from flywheel.datasets.cache.array_build import Loaded, Wanted
+from flywheel.datasets.cache.array_cache import ArrayCache
+from flywheel.datasets.cache.column_cache import CachedEpisode
 
 CAMERA = ArraySpec((12, 10, 3), "uint8")
 STAMP = ArraySpec((), "int64")

@@ -15,7 +15,7 @@ HEAVY = ("torch", "lightning", "tensorflow", "tensorflow_datasets", "rlds", "rob
     [
         "flywheel",
         "flywheel.datasets.store",
-        "flywheel.datasets.recorder_process",
+        "flywheel.datasets.recording.process",
         "flywheel.cli.main",
         "flywheel.cli.store",
         "flywheel.robots.base",

@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from flywheel.bench.machine import describe
 from flywheel.core.specs import ActionSpec, ArraySpec, ObservationSpec
-from flywheel.datasets.capture import with_capture_times
-from flywheel.datasets.recorder import Recorder
+from flywheel.datasets.recording.capture import with_capture_times
+from flywheel.datasets.recording.recorder import Recorder
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.store import EpisodeStore
 

@@ -16,7 +16,7 @@ from flywheel.cli.store_snapshot import diff, snapshot
 from flywheel.cli.store_sync import sync
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.store import EpisodeStore
-from flywheel.datasets.verify import verify as verify_store
+from flywheel.datasets.upkeep.verify import verify as verify_store
 
 
 def ls(path: StorePath, limit: int = 50) -> None:

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from flywheel.cli.console import progress, say
 from flywheel.cli.store_common import StorePath
 from flywheel.core.errors import FlywheelError
-from flywheel.datasets.compact import GRACE_SECONDS, TARGET_BYTES, Compaction
-from flywheel.datasets.compact import compact as compact_store
-from flywheel.datasets.compact import purge as purge_store
-from flywheel.datasets.repair import repair as repair_store
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.tfrecord import DamageWarning
-from flywheel.datasets.verify import verify
+from flywheel.datasets.upkeep.compact import GRACE_SECONDS, TARGET_BYTES, Compaction
+from flywheel.datasets.upkeep.compact import compact as compact_store
+from flywheel.datasets.upkeep.compact import purge as purge_store
+from flywheel.datasets.upkeep.repair import repair as repair_store
+from flywheel.datasets.upkeep.verify import verify
 
 _HOUR = 3_600
 _MEBIBYTE = 1 << 20

@@ -14,7 +14,7 @@ import torch
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import ArraySpec, ObservationSpec
-from flywheel.datasets.column_cache import cache_folder, open_cache
+from flywheel.datasets.cache.column_cache import cache_folder, open_cache
 from flywheel.datasets.columns import Columns
 from flywheel.datasets.relabel import ActionableGoals, Hindsight, Relabeler, TaskGoal, TaskReward
 from flywheel.datasets.sampler import UniformSampler, locate
@@ -279,7 +279,7 @@ def test_full_disk_is_told_and_mended(tmp_path: Path) -> None:
 
 _BUILD = """
 import sys
-from flywheel.datasets import column_cache
+from flywheel.datasets.cache import column_cache
 from flywheel.datasets.columns import Columns
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.store import EpisodeStore

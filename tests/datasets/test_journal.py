@@ -14,7 +14,7 @@ from flywheel.datasets.journal import Journal
 from flywheel.datasets.layout import Layout, Shards
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.tfrecord import DamageWarning, frame
-from flywheel.datasets.verify import verify
+from flywheel.datasets.upkeep.verify import verify
 from tests.point import episode, make_store
 
 _APPEND_AND_DIE = """

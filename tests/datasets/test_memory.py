@@ -14,9 +14,9 @@ import os, sys
 from pathlib import Path
 import numpy as np
 from flywheel.core.specs import ArraySpec
-from flywheel.datasets.array_cache import ArrayCache
+from flywheel.datasets.cache.array_cache import ArrayCache
 from flywheel.datasets.columns import Columns
-from flywheel.datasets.frames import Frames
+from flywheel.datasets.cache.frames import Frames
 from flywheel.datasets.relabel import Hindsight
 from flywheel.datasets.sampler import UniformSampler
 from flywheel.datasets.table import EpisodeTable

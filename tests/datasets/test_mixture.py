@@ -8,9 +8,9 @@ import torch
 
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import ArraySpec, ObservationSpec
-from flywheel.datasets.array_cache import ArrayMaps
+from flywheel.datasets.cache.array_cache import ArrayMaps
+from flywheel.datasets.cache.frames import Frames
 from flywheel.datasets.columns import Columns
-from flywheel.datasets.frames import Frames
 from flywheel.datasets.mixture import Mixture, Source
 from flywheel.datasets.relabel import Hindsight, TaskReward
 from flywheel.datasets.sampler import UniformSampler, locate

@@ -11,7 +11,7 @@ from flywheel.datasets import claims, journal
 from flywheel.datasets.journal import StoreWarning
 from flywheel.datasets.layout import Layout
 from flywheel.datasets.store import EpisodeStore
-from flywheel.datasets.verify import verify
+from flywheel.datasets.upkeep.verify import verify
 from tests.point import SCHEMA, episode, make_store
 
 

@@ -9,9 +9,9 @@ import torch
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import ArraySpec
-from flywheel.datasets.array_cache import ArrayMaps
+from flywheel.datasets.cache.array_cache import ArrayMaps
+from flywheel.datasets.cache.frames import Frames
 from flywheel.datasets.columns import Columns
-from flywheel.datasets.frames import Frames
 from flywheel.datasets.relabel import ActorGoals, Hindsight, Relabeler
 from flywheel.datasets.sampler import UniformSampler
 from flywheel.datasets.window import SINGLE, Window

@@ -13,7 +13,7 @@ import torch
 
 from flywheel.core import config as configs
 from flywheel.core.errors import FlywheelError
-from flywheel.datasets.column_cache import cache_folder
+from flywheel.datasets.cache.column_cache import cache_folder
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.tfrecord import DamageWarning

@@ -12,8 +12,8 @@ from pathlib import Path
 from flywheel.bench.durability.episodes import SCHEMA, check_content, make_episode
 from flywheel.bench.durability.sweep import check_store
 from flywheel.core.errors import FlywheelError
-from flywheel.datasets.compact import compact
 from flywheel.datasets.store import EpisodeStore
+from flywheel.datasets.upkeep.compact import compact
 
 FULL_DISK = "The disk is full"
 

@@ -13,7 +13,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.datasets.layout import Layout
 from flywheel.datasets.lineage import PolicyRecord
 from flywheel.datasets.store import EpisodeStore
-from flywheel.datasets.verify import verify
+from flywheel.datasets.upkeep.verify import verify
 
 _RECORDS = 0.7
 """The part of the flips that hits shards and journals."""

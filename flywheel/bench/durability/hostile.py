@@ -15,12 +15,12 @@ from typing import Any
 from flywheel.bench.durability.episodes import SCHEMA, make_episode
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.codec import encode_episode
-from flywheel.datasets.compact import compact
-from flywheel.datasets.repair import repair
 from flywheel.datasets.sealed_json import PLAIN, TFDS, Ending, open_json, seal_json
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.tfrecord import frame, masked_crc
-from flywheel.datasets.verify import verify
+from flywheel.datasets.upkeep.compact import compact
+from flywheel.datasets.upkeep.repair import repair
+from flywheel.datasets.upkeep.verify import verify
 
 SECRET = "666-666"
 _MODULE = "flywheel_hostile_module"

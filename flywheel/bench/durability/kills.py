@@ -21,10 +21,10 @@ from typing import IO
 
 from flywheel.bench.durability.episodes import SCHEMA, check_content, make_episode
 from flywheel.core.errors import FlywheelError
-from flywheel.datasets.compact import compact
 from flywheel.datasets.layout import Layout
 from flywheel.datasets.store import EpisodeStore
-from flywheel.datasets.verify import verify
+from flywheel.datasets.upkeep.compact import compact
+from flywheel.datasets.upkeep.verify import verify
 
 _QUICK = 60
 """Episodes that a life writes as fast as it can; later ones wait, which bounds the store."""

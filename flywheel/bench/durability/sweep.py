@@ -10,10 +10,10 @@ from pathlib import Path
 
 from flywheel.bench.durability.calls import killed_before
 from flywheel.bench.durability.episodes import SCHEMA, check_content, check_listing, make_episode
-from flywheel.datasets.compact import compact, purge
-from flywheel.datasets.repair import repair
 from flywheel.datasets.store import EpisodeStore
-from flywheel.datasets.verify import verify
+from flywheel.datasets.upkeep.compact import compact, purge
+from flywheel.datasets.upkeep.repair import repair
+from flywheel.datasets.upkeep.verify import verify
 
 Tell = Callable[[str], None]
 

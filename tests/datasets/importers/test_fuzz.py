@@ -15,7 +15,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.datasets.importers.base import import_episodes
 from flywheel.datasets.importers.detect import open_source
 from flywheel.datasets.store import EpisodeStore
-from flywheel.datasets.verify import verify
+from flywheel.datasets.upkeep.verify import verify
 from tests.datasets.importers import files
 
 LENGTHS = [5, 3, 4]

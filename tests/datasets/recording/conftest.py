@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.datasets.recorder import Recorder
+from flywheel.datasets.recording.recorder import Recorder
 from flywheel.datasets.store import EpisodeStore
 from tests.datasets.recording.record_script import SCHEMA
 

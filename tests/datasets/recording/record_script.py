@@ -12,8 +12,8 @@ import numpy as np
 
 from flywheel.core.episode import Episode
 from flywheel.core.specs import ActionSpec, ArraySpec, ObservationSpec
-from flywheel.datasets.capture import with_capture_times
-from flywheel.datasets.recorder import EpisodeRecording, Recorder, RecorderFullError
+from flywheel.datasets.recording.capture import with_capture_times
+from flywheel.datasets.recording.recorder import EpisodeRecording, Recorder, RecorderFullError
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.store import EpisodeStore
 

@@ -12,9 +12,9 @@ import pytest
 
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.journal import StoreWarning
-from flywheel.datasets.recorder import Recorder, RecorderError, RecorderFullError
+from flywheel.datasets.recording.recorder import Recorder, RecorderError, RecorderFullError
 from flywheel.datasets.store import EpisodeStore
-from flywheel.datasets.verify import verify
+from flywheel.datasets.upkeep.verify import verify
 from tests.datasets.recording.record_script import (
     SCHEMA,
     action,

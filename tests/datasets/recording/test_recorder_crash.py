@@ -22,16 +22,16 @@ import pytest
 from flywheel.bench.durability.calls import killed_before
 from flywheel.core.episode import EpisodeMetadata
 from flywheel.datasets.journal import StoreWarning
-from flywheel.datasets.recorder import Recorder, RecorderError, RecorderFullError
-from flywheel.datasets.recorder_link import Settings
-from flywheel.datasets.recorder_process import RecorderProcess
-from flywheel.datasets.ring import HEADER, Ring, create_memory
-from flywheel.datasets.spill import open_session, read_spill
-from flywheel.datasets.step_encoder import StepEncoder
-from flywheel.datasets.step_layout import BEGIN, FINISH, STEP, StepLayout, begin_json, json_bytes
+from flywheel.datasets.recording.link import Settings
+from flywheel.datasets.recording.process import RecorderProcess
+from flywheel.datasets.recording.recorder import Recorder, RecorderError, RecorderFullError
+from flywheel.datasets.recording.ring import HEADER, Ring, create_memory
+from flywheel.datasets.recording.spill import open_session, read_spill
+from flywheel.datasets.recording.step_encoder import StepEncoder
+from flywheel.datasets.recording.step_layout import BEGIN, FINISH, STEP, StepLayout, begin_json, json_bytes
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.tfrecord import DamagedError, frame
-from flywheel.datasets.verify import verify
+from flywheel.datasets.upkeep.verify import verify
 from tests.datasets.recording.record_script import (
     SCHEMA,
     action,
@@ -258,7 +258,7 @@ def test_what_is_no_recording_is_kept_for_a_person(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::flywheel.datasets.journal.StoreWarning")
 def test_a_recording_that_is_too_large_for_a_record_is_stored_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, spill, _ = killed_both(tmp_path, 40)
-    monkeypatch.setattr("flywheel.datasets.spill._MOST_BYTES", spill.stat().st_size)
+    monkeypatch.setattr("flywheel.datasets.recording.spill._MOST_BYTES", spill.stat().st_size)
     with pytest.warns(StoreWarning, match="Episode broken is too long for one record"):
         store.writer().close()
     parts = [row.episode_id for row in store.rows() if row.episode_id != "whole"]
@@ -409,7 +409,7 @@ def test_one_recording_that_cannot_be_stored_keeps_nobody_from_writing(
     def fail(*_: object) -> None:
         raise UnicodeError("no text")
 
-    monkeypatch.setattr("flywheel.datasets.spill.store_spill", fail)
+    monkeypatch.setattr("flywheel.datasets.recording.spill.store_spill", fail)
     with pytest.warns(StoreWarning, match="not recovered yet: no text"):
         store.writer().close()
     assert path.exists()

@@ -9,8 +9,8 @@ import pytest
 
 from flywheel.core.errors import FlywheelError, SpecError
 from flywheel.core.specs import ActionSpec, ArraySpec, ObservationSpec
-from flywheel.datasets.capture import with_capture_times
-from flywheel.datasets.recorder import Recorder
+from flywheel.datasets.recording.capture import with_capture_times
+from flywheel.datasets.recording.recorder import Recorder
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.store import EpisodeStore
 from tests.datasets.recording.record_script import (

@@ -12,7 +12,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import ArraySpec, ObservationSpec
 from flywheel.datasets.beam import convert, statistics
 from flywheel.datasets.store import EpisodeStore
-from flywheel.datasets.verify import verify
+from flywheel.datasets.upkeep.verify import verify
 from tests.point import SCHEMA, episode, make_store
 
 

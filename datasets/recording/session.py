@@ -15,11 +15,11 @@ from weakref import WeakSet
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.journal import StoreWarning
 from flywheel.datasets.layout import Layout
-from flywheel.datasets.recorder_link import Link, Settings
-from flywheel.datasets.ring import HEADER, Ring, create_memory
-from flywheel.datasets.spill import open_session
-from flywheel.datasets.step_encoder import StepEncoder
-from flywheel.datasets.step_layout import StepLayout
+from flywheel.datasets.recording.link import Link, Settings
+from flywheel.datasets.recording.ring import HEADER, Ring, create_memory
+from flywheel.datasets.recording.spill import open_session
+from flywheel.datasets.recording.step_encoder import StepEncoder
+from flywheel.datasets.recording.step_layout import StepLayout
 
 if TYPE_CHECKING:
     from flywheel.datasets.store import EpisodeStore

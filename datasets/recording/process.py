@@ -24,11 +24,11 @@ from typing import Any
 from flywheel.core.errors import FlywheelError, SpecError
 from flywheel.datasets.journal import StoreWarning
 from flywheel.datasets.layout import Layout
-from flywheel.datasets.recorder_link import Settings
-from flywheel.datasets.recording import Recording
-from flywheel.datasets.ring import HEADER, Frame, Ring
-from flywheel.datasets.spill import Spill, end_session, session_spills, set_aside, store_spill
-from flywheel.datasets.step_layout import BREAK, FINISH
+from flywheel.datasets.recording.link import Settings
+from flywheel.datasets.recording.recorded import Recording
+from flywheel.datasets.recording.ring import HEADER, Frame, Ring
+from flywheel.datasets.recording.spill import Spill, end_session, session_spills, set_aside, store_spill
+from flywheel.datasets.recording.step_layout import BREAK, FINISH
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.tfrecord import DamagedError
 from flywheel.datasets.writer import EpisodeWriter

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from flywheel.core.files import fsync_folder, write_atomically
 from flywheel.core.specs import Array, ArraySpec
-from flywheel.datasets.cache_files import append, write_at
+from flywheel.datasets.cache.cache_files import append, write_at
 from flywheel.datasets.table import Ints
 
 FORMAT = 1

@@ -14,9 +14,9 @@ from flywheel.datasets.index import EpisodeIndex, Fingerprint, IndexRow, index_r
 from flywheel.datasets.labels import parse_label, scan_labels
 from flywheel.datasets.layout import Layout, Shards, features_bytes, read_schema
 from flywheel.datasets.lineage import load_policy_record
+from flywheel.datasets.recording.spill import abandoned_spills
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.snapshot import Snapshot
-from flywheel.datasets.spill import abandoned_spills
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.tfrecord import Damage, scan
 

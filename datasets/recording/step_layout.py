@@ -17,7 +17,7 @@ import numpy as np
 from flywheel.core.episode import EpisodeMetadata
 from flywheel.core.lineage import json_hash
 from flywheel.core.specs import ArraySpec
-from flywheel.datasets.ring import ALIGNMENT, HEADER
+from flywheel.datasets.recording.ring import ALIGNMENT, HEADER
 from flywheel.datasets.schema import Schema
 
 BEGIN, STEP, FINISH, BREAK = 1, 2, 3, 4

@@ -10,9 +10,9 @@ import numpy as np
 
 from flywheel.core.errors import SpecError
 from flywheel.core.specs import Array, ArraySpec
-from flywheel.datasets.capture import stamped_keys
-from flywheel.datasets.ring import HEADER, Ring
-from flywheel.datasets.step_layout import ACTION, FRESH, REWARD, Place, StepLayout
+from flywheel.datasets.recording.capture import stamped_keys
+from flywheel.datasets.recording.ring import HEADER, Ring
+from flywheel.datasets.recording.step_layout import ACTION, FRESH, REWARD, Place, StepLayout
 
 _NUMBER = ArraySpec(())
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-_MODULE = "flywheel.datasets.recorder_process"
+_MODULE = "flywheel.datasets.recording.process"
 
 
 @dataclass(frozen=True)

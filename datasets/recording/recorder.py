@@ -7,7 +7,7 @@
             episode.finish(observation, success=True, terminal=True)  # o_T
 
 A step is checked, copied into memory that is shared with a process beside this one, and told to it through a pipe. That process
-(`recorder_process`) writes the steps to the disk as they come, and stores the episode when it is finished. Memory that is full
+(`process`) writes the steps to the disk as they come, and stores the episode when it is finished. Memory that is full
 is an error, never a silent loss; and if this process dies, the steps so far are stored, flagged as invalid.
 """
 
@@ -29,10 +29,10 @@ from flywheel.core.episode import EpisodeMetadata
 from flywheel.core.errors import FlywheelError, SpecError
 from flywheel.core.lineage import code_version
 from flywheel.datasets.journal import StoreWarning
-from flywheel.datasets.recorder_session import Outcome, RecorderError, RecorderFullError, Session
-from flywheel.datasets.ring import HEADER
-from flywheel.datasets.step_encoder import StepEncoder
-from flywheel.datasets.step_layout import BEGIN, BREAK, FINISH, STEP, begin_json, json_bytes
+from flywheel.datasets.recording.ring import HEADER
+from flywheel.datasets.recording.session import Outcome, RecorderError, RecorderFullError, Session
+from flywheel.datasets.recording.step_encoder import StepEncoder
+from flywheel.datasets.recording.step_layout import BEGIN, BREAK, FINISH, STEP, begin_json, json_bytes
 from flywheel.datasets.writer import check_metadata
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from flywheel.core.specs import Array, ObservationSpec
 from flywheel.datasets import example
 from flywheel.datasets.codec import OBSERVATION as STORED
 from flywheel.datasets.codec import encode_array, episode_features
-from flywheel.datasets.ring import HEADER
-from flywheel.datasets.step_layout import ACTION, BEGIN, BREAK, FINISH, FRESH, OBSERVATION, REWARD, Place, StepLayout
+from flywheel.datasets.recording.ring import HEADER
+from flywheel.datasets.recording.step_layout import ACTION, BEGIN, BREAK, FINISH, FRESH, OBSERVATION, REWARD, Place, StepLayout
 from flywheel.datasets.tfrecord import DamagedError, Piece
 
 _LAST = {"metadata": {"invalid": True}}

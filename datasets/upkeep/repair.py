@@ -13,16 +13,16 @@ from flywheel.core.files import fsync_folder
 from flywheel.datasets.catalog import Catalog
 from flywheel.datasets.codec import decode_episode
 from flywheel.datasets.filesystem import boot_id, check_writable, refusing
-from flywheel.datasets.generation import rewrite
 from flywheel.datasets.index import index_row
 from flywheel.datasets.journal import keep, recover_journal, write_records
 from flywheel.datasets.layout import NAME, VERSION, Layout, Shards, features_bytes, read_schema
 from flywheel.datasets.lineage import load_policy_record
-from flywheel.datasets.plan import Group, Plan
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.tfrecord import DamagedError, Record, scan
-from flywheel.datasets.verify import verify
+from flywheel.datasets.upkeep.generation import rewrite
+from flywheel.datasets.upkeep.plan import Group, Plan
+from flywheel.datasets.upkeep.verify import verify
 
 _SHARD = re.compile(r"(?P<name>.+)-train\.tfrecord-(?P<number>\d{5})")
 Say = Callable[[str], None]

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from flywheel.core.errors import FlywheelError
-from flywheel.datasets import plan
-from flywheel.datasets.compact import compact, purge
 from flywheel.datasets.layout import Layout
 from flywheel.datasets.lineage import PolicyRecord
-from flywheel.datasets.plan import merge_groups
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.tfrecord import DamageWarning
-from flywheel.datasets.verify import verify
+from flywheel.datasets.upkeep import plan
+from flywheel.datasets.upkeep.compact import compact, purge
+from flywheel.datasets.upkeep.plan import merge_groups
+from flywheel.datasets.upkeep.verify import verify
 from tests.point import episode, make_store
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flywheel.core.specs import Array
-from flywheel.datasets.array_cache import ArrayCache
-from flywheel.datasets.column_cache import CachedEpisode
+from flywheel.datasets.cache.array_cache import ArrayCache
+from flywheel.datasets.cache.column_cache import CachedEpisode
 from flywheel.datasets.tfrecord import DamagedError, DamageWarning
 
 _COMMIT_BYTES = 256 << 20

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.catalog import Catalog
 from flywheel.datasets.filesystem import check_writable
-from flywheel.datasets.generation import Progress, Rewrite, rewrite
 from flywheel.datasets.layout import Layout, Shards
-from flywheel.datasets.plan import Group, Plan, merge_groups
-from flywheel.datasets.retire import remove_retired
 from flywheel.datasets.store import EpisodeStore
+from flywheel.datasets.upkeep.generation import Progress, Rewrite, rewrite
+from flywheel.datasets.upkeep.plan import Group, Plan, merge_groups
+from flywheel.datasets.upkeep.retire import remove_retired
 
 TARGET_BYTES = 256 << 20
 GRACE_SECONDS = 86_400.0

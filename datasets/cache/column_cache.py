@@ -30,8 +30,8 @@ import numpy as np
 from flywheel.core.episode import Episode
 from flywheel.core.files import fsync_folder, write_atomically
 from flywheel.core.lineage import content_hash, json_hash
-from flywheel.datasets.array_cache import ArrayCache
-from flywheel.datasets.cache_files import append
+from flywheel.datasets.cache.array_cache import ArrayCache
+from flywheel.datasets.cache.cache_files import append
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.table import Floats
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from flywheel.datasets.layout import Layout
 from flywheel.datasets.store import EpisodeStore
-from flywheel.datasets.verify import verify
+from flywheel.datasets.upkeep.verify import verify
 from tests.point import episode, make_store
 
 

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import ArraySpec
-from flywheel.datasets.array_build import Loaded, Wanted, fill, plan
-from flywheel.datasets.array_cache import ArrayCache, ArrayMaps
-from flywheel.datasets.column_cache import CachedEpisode
-from flywheel.datasets.frames import Buffers, Frames
+from flywheel.datasets.cache.array_build import Loaded, Wanted, fill, plan
+from flywheel.datasets.cache.array_cache import ArrayCache, ArrayMaps
+from flywheel.datasets.cache.column_cache import CachedEpisode
+from flywheel.datasets.cache.frames import Buffers, Frames
 from flywheel.datasets.tfrecord import DamagedError, DamageWarning
 from tests.array_builder import CAMERA, ROW, episodes, load, open_caches, picture, png
 

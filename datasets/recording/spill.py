@@ -24,10 +24,10 @@ from flywheel.core.files import fsync_folder
 from flywheel.datasets.filesystem import boot_id, locks_tell_the_dead, refusing
 from flywheel.datasets.journal import StoreWarning, keep
 from flywheel.datasets.layout import Layout
-from flywheel.datasets.recording import Recording
-from flywheel.datasets.ring import HEADER
+from flywheel.datasets.recording.recorded import Recording
+from flywheel.datasets.recording.ring import HEADER
+from flywheel.datasets.recording.step_layout import BREAK, FINISH, StepLayout
 from flywheel.datasets.schema import Schema
-from flywheel.datasets.step_layout import BREAK, FINISH, StepLayout
 from flywheel.datasets.tfrecord import Damage, DamagedError, Record, frame, scan, write_pieces
 from flywheel.datasets.writer import EpisodeWriter
 

@@ -25,9 +25,9 @@ from flywheel.datasets.filesystem import refusing
 from flywheel.datasets.index import EpisodeIndex, Fingerprint, IndexRow, Shard, index_row
 from flywheel.datasets.journal import recover, write_records
 from flywheel.datasets.layout import Layout, Shards
-from flywheel.datasets.plan import Plan, load_plan, save_plan
-from flywheel.datasets.retire import mark_retired
 from flywheel.datasets.tfrecord import Damage, DamagedError, DamageWarning, Record, scan
+from flywheel.datasets.upkeep.plan import Plan, load_plan, save_plan
+from flywheel.datasets.upkeep.retire import mark_retired
 
 Progress = Callable[[int, int], None]
 """Called with (shards done, shards in all)."""

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from flywheel.core.errors import FlywheelError
-from flywheel.datasets import plan
 from flywheel.datasets.layout import Layout
-from flywheel.datasets.repair import repair
 from flywheel.datasets.store import EpisodeStore
-from flywheel.datasets.verify import verify
+from flywheel.datasets.upkeep import plan
+from flywheel.datasets.upkeep.repair import repair
+from flywheel.datasets.upkeep.verify import verify
 from tests.point import SCHEMA, episode, make_store
 
 
@@ -89,7 +89,7 @@ def test_what_an_older_list_does_not_name_is_found_again(tmp_path: Path) -> None
 
 
 def test_a_list_is_made_again_across_generations(tmp_path: Path) -> None:
-    from flywheel.datasets.compact import compact
+    from flywheel.datasets.upkeep.compact import compact
 
     store = _store(tmp_path)
     snapshot = store.snapshot()

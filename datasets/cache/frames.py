@@ -21,7 +21,7 @@ from torch import Tensor
 
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import Array
-from flywheel.datasets.array_cache import ArrayMaps, Bytes
+from flywheel.datasets.cache.array_cache import ArrayMaps, Bytes
 from flywheel.datasets.pictures import decode
 from flywheel.datasets.schema import is_picture
 from flywheel.datasets.table import Ints

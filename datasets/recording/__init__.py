@@ -1,0 +1,1 @@
+"""The flight recorder: steps from a control loop, through shared memory, into the store."""

@@ -1,0 +1,1 @@
+"""What keeps a store in order: verify, repair, compact and the retirement of old generations."""
