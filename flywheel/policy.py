@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from flywheel.algorithms.base import Algorithm
+from flywheel.algorithms.base import Algorithm, Sizes
 from flywheel.core import config as configs
 from flywheel.core import registry
 from flywheel.core.errors import FlywheelError
@@ -51,6 +51,8 @@ class PolicyHeader:
     parent: str = ""
     """The hash of the policy that training started from."""
     task: str = ""
+    tasks: tuple[str, ...] = ()
+    """What a policy of several tasks tells apart, in the order of its one-hot; empty for a policy of one."""
     updates: int = 0
     seed: int = 0
     code_version: str = ""
@@ -130,7 +132,7 @@ def build_algorithm(header: PolicyHeader) -> Algorithm:
     dims = ObservationSpec.from_json(header.observation).state_dim, ActionSpec.from_json(header.action).dim
     if header.mixture:
         dims = header.mixture["state_dim"], header.mixture["action_dim"]
-    return cls(configs.from_dict(cls.Config, header.config), *dims, header.goal_conditioned)
+    return cls(configs.from_dict(cls.Config, header.config), Sizes(*dims, header.goal_conditioned, len(header.tasks)))
 
 
 def save_policy(path: Path, header: PolicyHeader, algorithm: Algorithm, goal: Array | None) -> str:
@@ -148,4 +150,4 @@ def _read_header(data: bytes) -> PolicyHeader:
     values = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_HEADER])
     if values.pop("format") != _FORMAT:
         raise ValueError("it was written by another version of flywheel")
-    return PolicyHeader(**values)
+    return PolicyHeader(**{**values, "tasks": tuple(values.get("tasks", ()))})

@@ -27,7 +27,8 @@ def sum_of_logsumexp(critic: Critic, features: Tensor, actions: Tensor, log_dens
 
     Features (B, F), actions (B, N, A), log density (B, N) -> scalar.
     """
-    if not torch.is_grad_enabled() or features.device.type != "cpu":
+    plain = critic.activation == "relu" and not critic.norms
+    if not plain or not torch.is_grad_enabled() or features.device.type != "cpu":
         return ops.conservative_logsumexp(critic.many(features.detach(), actions.detach()), log_density.detach()).sum()
     parameters = list(critic.parameters())
     gradients = {parameter: torch.zeros_like(parameter) for parameter in parameters}

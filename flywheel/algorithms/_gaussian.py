@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from flywheel.algorithms import ops
-from flywheel.algorithms.base import Algorithm, AlgorithmConfig
+from flywheel.algorithms.base import Algorithm, AlgorithmConfig, Sizes
 from flywheel.core.errors import FlywheelError
 from flywheel.networks.actors import GaussianActor
+from flywheel.networks.mlp import Layers
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,19 @@ class GaussianPolicyConfig(AlgorithmConfig):
         if not 0.0 <= self.actor_dropout < 1.0 or not 0.0 <= self.average_rate <= 1.0:
             raise FlywheelError("actor-dropout must lie in [0, 1) and average-rate in [0, 1].")
 
+    @property
+    def actor_layers(self) -> Layers:
+        """With the dropout."""
+        return replace(super().actor_layers, dropout=self.actor_dropout)
+
 
 class GaussianPolicy(Algorithm):
     """An algorithm whose policy is a `GaussianActor`."""
 
-    def __init__(self, config: GaussianPolicyConfig, state_dim: int, action_dim: int, goal_conditioned: bool) -> None:
-        super().__init__(config, state_dim, action_dim, goal_conditioned)
+    def __init__(self, config: GaussianPolicyConfig, sizes: Sizes) -> None:
+        super().__init__(config, sizes)
         self._average_rate = config.average_rate
-        self.actor = GaussianActor(self.encoder.feature_dim, action_dim, config.hidden, config.actor_dropout)
+        self.actor = GaussianActor(self.encoder.feature_dim, sizes.action, config.actor_layers)
         self.average_actor = copy.deepcopy(self.actor).requires_grad_(False)
 
     @property

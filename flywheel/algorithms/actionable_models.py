@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from flywheel.algorithms import ops
 from flywheel.algorithms._gaussian import GaussianPolicy, GaussianPolicyConfig
-from flywheel.algorithms.base import group
+from flywheel.algorithms.base import Sizes, group
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
 from flywheel.networks.critics import Critic
@@ -89,15 +89,15 @@ class ActionableModels(GaussianPolicy):
     relabel = "actionable"
     _cem_noise: Tensor
 
-    def __init__(self, config: ActionableModelsConfig, state_dim: int, action_dim: int, goal_conditioned: bool) -> None:
-        super().__init__(config, state_dim, action_dim, goal_conditioned)
-        if not goal_conditioned:
+    def __init__(self, config: ActionableModelsConfig, sizes: Sizes) -> None:
+        super().__init__(config, sizes)
+        if not sizes.goal_conditioned:
             raise FlywheelError("Actionable Models learn to reach goals; use the relabelling 'actionable'.")
         self.config = config
-        self.critic = Critic(self.encoder.feature_dim, action_dim, config.hidden)
+        self.critic = Critic(self.encoder.feature_dim, sizes.action, config.critic_layers)
         torch.nn.init.constant_(self.critic.output.bias, _INITIAL_OUTPUT[config.reward_scale])
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        shape = (config.cem_iterations, config.cem_samples, action_dim)
+        shape = (config.cem_iterations, config.cem_samples, sizes.action)
         fixed = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         fixed[:, 0] = 0.0  # the Gaussian's mean is a candidate too
         self.register_buffer("_cem_noise", fixed, persistent=False)

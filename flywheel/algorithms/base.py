@@ -15,6 +15,7 @@ from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
 from flywheel.networks.critics import Critic, ValueFunction
 from flywheel.networks.encoders import StateEncoder
+from flywheel.networks.mlp import Activation, Layers
 
 _PRETRAINED = ("encoder.", "actor.", "critic.hidden.")
 """What another algorithm can start from. Never a critic's output layer: it is a logit in one, a return in another."""
@@ -26,6 +27,33 @@ class AlgorithmConfig:
 
     hidden: tuple[int, ...] = (256, 256)
     """Widths of the hidden layers of every network."""
+    activation: Activation = "relu"
+    """What follows each hidden layer."""
+    layer_norm: bool = False
+    """Normalise the hidden layers of critics and values, not those of actors, as OGBench's agents do."""
+
+    @property
+    def actor_layers(self) -> Layers:
+        """The hidden layers of every actor."""
+        return Layers(self.hidden, self.activation)
+
+    @property
+    def critic_layers(self) -> Layers:
+        """The hidden layers of every critic and value function."""
+        return Layers(self.hidden, self.activation, self.layer_norm)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What the networks see and give."""
+
+    state: int
+    """The length D of the state vector."""
+    action: int
+    """The length A of an action."""
+    goal_conditioned: bool = False
+    tasks: int = 0
+    """How many tasks ``observation["task"]`` (B,) tells apart; 0 if there is nothing to tell."""
 
 
 class Algorithm(nn.Module, ABC):
@@ -43,12 +71,12 @@ class Algorithm(nn.Module, ABC):
 
     actor: nn.Module
 
-    def __init__(self, config: AlgorithmConfig, state_dim: int, action_dim: int, goal_conditioned: bool) -> None:
+    def __init__(self, config: AlgorithmConfig, sizes: Sizes) -> None:
         super().__init__()
         if not config.hidden or min(config.hidden) < 1:
             raise FlywheelError(f"hidden must name at least one width, each at least 1, not {config.hidden}.")
-        self.encoder = StateEncoder(state_dim, goal_conditioned)
-        self.action_dim = action_dim
+        self.encoder = StateEncoder(sizes.state, sizes.goal_conditioned, sizes.tasks)
+        self.action_dim = sizes.action
         self._metrics: dict[str, Tensor] = {}
 
     @abstractmethod

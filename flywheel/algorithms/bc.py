@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flywheel.algorithms import ops
 from flywheel.algorithms._gaussian import GaussianPolicy, GaussianPolicyConfig
-from flywheel.algorithms.base import group
+from flywheel.algorithms.base import Sizes, group
 from flywheel.core.batch import Batch
 
 
@@ -27,8 +27,8 @@ class BC(GaussianPolicy):
     name = "bc"
     Config = BCConfig
 
-    def __init__(self, config: BCConfig, state_dim: int, action_dim: int, goal_conditioned: bool) -> None:
-        super().__init__(config, state_dim, action_dim, goal_conditioned)
+    def __init__(self, config: BCConfig, sizes: Sizes) -> None:
+        super().__init__(config, sizes)
         self.config = config
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from flywheel.algorithms import ops
 from flywheel.algorithms._conservative import sum_of_logsumexp
-from flywheel.algorithms.base import Algorithm, AlgorithmConfig, frozen, group
+from flywheel.algorithms.base import Algorithm, AlgorithmConfig, Sizes, frozen, group
 from flywheel.core.batch import Batch
 from flywheel.networks.actors import TanhGaussianActor
 from flywheel.networks.critics import Critic
@@ -55,11 +55,11 @@ class CQL(Algorithm):
     name = "cql"
     Config = CQLConfig
 
-    def __init__(self, config: CQLConfig, state_dim: int, action_dim: int, goal_conditioned: bool) -> None:
-        super().__init__(config, state_dim, action_dim, goal_conditioned)
+    def __init__(self, config: CQLConfig, sizes: Sizes) -> None:
+        super().__init__(config, sizes)
         self.config = config
-        self.actor = TanhGaussianActor(self.encoder.feature_dim, action_dim, config.hidden)
-        self.critic = Critic(self.encoder.feature_dim, action_dim, config.hidden)
+        self.actor = TanhGaussianActor(self.encoder.feature_dim, sizes.action, config.actor_layers)
+        self.critic = Critic(self.encoder.feature_dim, sizes.action, config.critic_layers)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_temperature = nn.Parameter(torch.zeros(()))
         if config.lagrange_threshold is not None:

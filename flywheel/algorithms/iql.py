@@ -19,7 +19,7 @@ from torch import Tensor
 
 from flywheel.algorithms import ops
 from flywheel.algorithms._gaussian import GaussianPolicy, GaussianPolicyConfig
-from flywheel.algorithms.base import group
+from flywheel.algorithms.base import Sizes, group
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
 from flywheel.networks.critics import Critic, ValueFunction
@@ -50,12 +50,12 @@ class IQL(GaussianPolicy):
     name = "iql"
     Config = IQLConfig
 
-    def __init__(self, config: IQLConfig, state_dim: int, action_dim: int, goal_conditioned: bool) -> None:
-        super().__init__(config, state_dim, action_dim, goal_conditioned)
+    def __init__(self, config: IQLConfig, sizes: Sizes) -> None:
+        super().__init__(config, sizes)
         self.config = config
         features = self.encoder.feature_dim
-        self.critic = Critic(features, action_dim, config.hidden)
-        self.value = ValueFunction(features, config.hidden)
+        self.critic = Critic(features, sizes.action, config.critic_layers)
+        self.value = ValueFunction(features, config.critic_layers)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

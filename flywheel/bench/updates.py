@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch.optim import Adam
 
-from flywheel.algorithms.base import Algorithm
+from flywheel.algorithms.base import Algorithm, Sizes
 from flywheel.bench.data import ACTION_DIM, OBSERVATION_DIM, measure
 from flywheel.core import registry
 from flywheel.core.batch import Batch
@@ -29,7 +29,7 @@ class Updater:
         cls = registry.load("algorithms", algorithm, Algorithm)  # type: ignore[type-abstract]
         with_goal = cls.relabel == "actionable"
         torch.manual_seed(0)
-        self._algorithm = cls(cls.Config(), OBSERVATION_DIM, ACTION_DIM, with_goal)
+        self._algorithm = cls(cls.Config(), Sizes(OBSERVATION_DIM, ACTION_DIM, with_goal))
         self._optimizer = Adam(self._algorithm.parameter_groups(), fused=True)
         relabeler = ActionableGoals() if with_goal else TaskReward()
         sampler = UniformSampler(columns.table)

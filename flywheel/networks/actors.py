@@ -6,12 +6,10 @@ can be started from the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from flywheel.networks.mlp import MLP
+from flywheel.networks.mlp import MLP, Layers
 
 
 class GaussianActor(nn.Module):
@@ -22,10 +20,10 @@ class GaussianActor(nn.Module):
 
     LOG_STD_RANGE = (-5.0, 2.0)
 
-    def __init__(self, feature_dim: int, action_dim: int, hidden: Sequence[int], dropout: float = 0.0) -> None:
+    def __init__(self, feature_dim: int, action_dim: int, layers: Layers) -> None:
         super().__init__()
-        self.hidden = MLP(feature_dim, hidden, dropout)
-        self.mean = nn.Linear(hidden[-1], action_dim)
+        self.hidden = MLP(feature_dim, layers)
+        self.mean = nn.Linear(layers.width, action_dim)
         self.log_std = nn.Parameter(torch.zeros(action_dim))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,11 +37,11 @@ class TanhGaussianActor(nn.Module):
 
     LOG_STD_RANGE = (-20.0, 2.0)
 
-    def __init__(self, feature_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
+    def __init__(self, feature_dim: int, action_dim: int, layers: Layers) -> None:
         super().__init__()
-        self.hidden = MLP(feature_dim, hidden)
-        self.mean = nn.Linear(hidden[-1], action_dim)
-        self.log_std = nn.Linear(hidden[-1], action_dim)
+        self.hidden = MLP(feature_dim, layers)
+        self.mean = nn.Linear(layers.width, action_dim)
+        self.log_std = nn.Linear(layers.width, action_dim)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(B, F) -> mean (B, A) before the tanh, log-std (B, A) before the tanh."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from flywheel.networks.mlp import MLP
+from flywheel.networks.mlp import MLP, Layers, activate
 
 
 class EnsembleLinear(nn.Module):
@@ -26,21 +25,36 @@ class EnsembleLinear(nn.Module):
         return torch.baddbmm(self.bias, features, self.weight)
 
 
+class EnsembleNorm(nn.Module):
+    """K layer normalisations as one: (K, B, width) -> (K, B, width)."""
+
+    def __init__(self, members: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(members, 1, width))
+        self.bias = nn.Parameter(torch.zeros(members, 1, width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(K, B, width) -> (K, B, width)."""
+        return torch.addcmul(self.bias, nn.functional.layer_norm(features, features.shape[-1:]), self.weight)
+
+
 class Critic(nn.Module):
     """K independent critics: features (B, F) and actions (B, A) -> (K, B)."""
 
-    def __init__(self, feature_dim: int, action_dim: int, hidden: Sequence[int], members: int = 2) -> None:
+    def __init__(self, feature_dim: int, action_dim: int, layers: Layers, members: int = 2) -> None:
         super().__init__()
         self.members = members
         self.feature_dim = feature_dim
-        dims = itertools.pairwise((feature_dim + action_dim, *hidden))
+        self.activation = layers.activation
+        dims = itertools.pairwise((feature_dim + action_dim, *layers.hidden))
         self.hidden = nn.ModuleList(EnsembleLinear(members, *pair) for pair in dims)
-        self.output = EnsembleLinear(members, hidden[-1], 1)
+        self.norms = nn.ModuleList(EnsembleNorm(members, width) for width in layers.hidden if layers.layer_norm)
+        self.output = EnsembleLinear(members, layers.width, 1)
 
     def forward(self, features: Tensor, action: Tensor) -> Tensor:
         """One action per state: (B, F), (B, A) -> (K, B)."""
         pair = torch.cat([features, action], dim=-1)
-        return self._finish(torch.relu_(self._first(pair.expand(self.members, -1, -1))))
+        return self._finish(self._first(pair.expand(self.members, -1, -1)))
 
     def many(self, features: Tensor, actions: Tensor) -> Tensor:
         """N actions per state: (B, F), (B, N, A) -> (K, B, N). The states' part of the first layer is computed once per state."""
@@ -49,7 +63,7 @@ class Critic(nn.Module):
         of_state = torch.baddbmm(first.bias, features.expand(self.members, -1, -1), first.weight[:, : self.feature_dim])
         of_action = torch.bmm(actions.flatten(0, 1).expand(self.members, -1, -1), first.weight[:, self.feature_dim :])
         hidden = of_action.view(self.members, rows, count, -1).add_(of_state.unsqueeze(2)).flatten(1, 2)
-        return self._finish(torch.relu_(hidden)).view(-1, rows, count)
+        return self._finish(hidden).view(-1, rows, count)
 
     def zero_output(self) -> None:
         """Value everything at 0."""
@@ -62,20 +76,21 @@ class Critic(nn.Module):
         return layer
 
     def _finish(self, hidden: Tensor) -> Tensor:
-        """From the first layer's activations, (K, R, H), to values, (K, R)."""
-        for layer in self.hidden[1:]:
-            hidden = torch.relu_(layer(hidden))
-        value: Tensor = self.output(hidden)
+        """From what the first layer gives, not yet activated, (K, R, H), to values, (K, R)."""
+        for layer, norm in itertools.zip_longest((*self.hidden[1:], self.output), self.norms):
+            hidden = activate(hidden, self.activation)
+            hidden = layer(hidden if norm is None else norm(hidden))
+        value: Tensor = hidden
         return value.squeeze(-1)
 
 
 class ValueFunction(nn.Module):
     """V(s): features (B, F) -> (B,)."""
 
-    def __init__(self, feature_dim: int, hidden: Sequence[int]) -> None:
+    def __init__(self, feature_dim: int, layers: Layers) -> None:
         super().__init__()
-        self.hidden = MLP(feature_dim, hidden)
-        self.output = nn.Linear(hidden[-1], 1)
+        self.hidden = MLP(feature_dim, layers)
+        self.output = nn.Linear(layers.width, 1)
 
     def zero_output(self) -> None:
         """Value everything at 0."""

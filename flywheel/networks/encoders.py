@@ -9,15 +9,18 @@ from flywheel.core.errors import FlywheelError
 
 
 class StateEncoder(nn.Module):
-    """Normalises the state, and the goal's beside it: {"state": (B, D)} -> (B, F) with F = D, or 2 D with a goal."""
+    """The normalised state, which of `tasks` tasks it is as one-hot, and the normalised goal: {"state": (B, D), "task": (B,)} ->
+    (B, F) with F = D + tasks, and D more with a goal.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, state_dim: int, goal_conditioned: bool) -> None:
+    def __init__(self, state_dim: int, goal_conditioned: bool, tasks: int = 0) -> None:
         super().__init__()
         self.goal_conditioned = goal_conditioned
-        self.feature_dim = state_dim * (2 if goal_conditioned else 1)
+        self.tasks = tasks
+        self.feature_dim = state_dim * (2 if goal_conditioned else 1) + tasks
         self.register_buffer("mean", torch.zeros(state_dim))
         self.register_buffer("std", torch.ones(state_dim))
 
@@ -29,13 +32,17 @@ class StateEncoder(nn.Module):
         self.std.copy_(std)
 
     def forward(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None = None) -> Tensor:
-        """(B, F); raises `FlywheelError` where a goal is needed and missing, and ignores one that is not needed."""
-        state = self._normalise(observation["state"])
-        if not self.goal_conditioned:
-            return state
-        if goal is None:
-            raise FlywheelError("This network is goal-conditioned and was given no goal; put a goal relabeler in front.")
-        return torch.cat([state, self._normalise(goal["state"])], dim=-1)
+        """(B, F); raises `FlywheelError` where a goal or a task is needed and missing, and ignores one that is not needed."""
+        features = [self._normalise(observation["state"])]
+        if self.tasks:
+            if "task" not in observation:
+                raise FlywheelError("This network is conditioned on a task and was given none; name one that it has learned.")
+            features.append(nn.functional.one_hot(observation["task"], self.tasks).to(features[0].dtype))
+        if self.goal_conditioned:
+            if goal is None:
+                raise FlywheelError("This network is goal-conditioned and was given no goal; put a goal relabeler in front.")
+            features.append(self._normalise(goal["state"]))
+        return torch.cat(features, dim=-1) if len(features) > 1 else features[0]
 
     def _normalise(self, state: Tensor) -> Tensor:
         return (state - self.mean) / self.std

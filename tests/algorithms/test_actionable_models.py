@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from flywheel.algorithms.actionable_models import ActionableModels, ActionableModelsConfig
+from flywheel.algorithms.base import Sizes
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
 from tests.algorithms import corridor
@@ -16,7 +17,7 @@ from tests.algorithms.batches import ACTION_DIM, STATE_DIM, fit, random_batch
 def _make(**settings: object) -> ActionableModels:
     torch.manual_seed(0)
     config = ActionableModelsConfig(**{"hidden": (16, 16), **settings})
-    return ActionableModels(config, STATE_DIM, ACTION_DIM, True)
+    return ActionableModels(config, Sizes(STATE_DIM, ACTION_DIM, True))
 
 
 def test_a_row_that_reaches_its_goal_is_terminal() -> None:
@@ -80,7 +81,7 @@ def test_values_propagate_across_two_stitched_episodes(reward_scale: str) -> Non
         hidden=(64, 64), learning_rate=2e-3, target_rate=0.05, negative_weight=0.05, reward_scale=reward_scale
     )
     torch.manual_seed(0)
-    algorithm = fit(ActionableModels(config, 6, 1, True), lambda _: batch, range(700))
+    algorithm = fit(ActionableModels(config, Sizes(6, 1, True)), lambda _: batch, range(700))
     eye = torch.eye(6)
     features = algorithm.encoder({"state": eye[[3, 1, 0, 0, 2]]}, {"state": eye[[4, 4, 4, 5, 0]]})
     with torch.no_grad():
@@ -116,7 +117,7 @@ def test_goals_are_reached_also_where_no_episode_led_from_start_to_goal() -> Non
     batches = [corridor.actionable_batch(data, rng, 128) for _ in range(100)]
     config = ActionableModelsConfig(hidden=(64, 64), learning_rate=1e-3, target_rate=0.02)
     torch.manual_seed(0)
-    algorithm = fit(ActionableModels(config, 2, 2, True), lambda number: batches[number % 100], range(1200))
+    algorithm = fit(ActionableModels(config, Sizes(2, 2, True)), lambda number: batches[number % 100], range(1200))
     own_episode = [((0.0, 0.0), (0.6, 0.0)), ((1.0, 0.0), (1.0, 0.8)), ((1.0, 0.0), (1.0, -0.8))]
     stitched = [((0.0, 0.0), (1.0, 0.9)), ((0.0, 0.0), (1.0, -0.9))]
     for start, goal in own_episode + stitched:
@@ -127,4 +128,4 @@ def test_a_batch_without_marked_chaining_and_a_network_without_goal_are_refused(
     with pytest.raises(FlywheelError, match="actionable"):
         _make().losses(dataclasses.replace(random_batch(0), is_chained=None))
     with pytest.raises(FlywheelError, match="goal"):
-        ActionableModels(ActionableModelsConfig(), STATE_DIM, ACTION_DIM, False)
+        ActionableModels(ActionableModelsConfig(), Sizes(STATE_DIM, ACTION_DIM, False))

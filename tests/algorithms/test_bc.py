@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from flywheel.algorithms.base import Sizes
 from flywheel.algorithms.bc import BC, BCConfig
 from tests.algorithms.batches import ACTION_DIM, STATE_DIM, fit, random_batch
 
@@ -20,7 +21,9 @@ def test_behaviour_cloning_is_maximum_likelihood() -> None:
         discount=batch.discount,
         next_observation={"state": same},
     )
-    algorithm = fit(BC(BCConfig(hidden=(8,), learning_rate=1e-2), STATE_DIM, ACTION_DIM, False), lambda _: still, range(800))
+    algorithm = fit(
+        BC(BCConfig(hidden=(8,), learning_rate=1e-2), Sizes(STATE_DIM, ACTION_DIM, False)), lambda _: still, range(800)
+    )
     mean, log_std = algorithm.actor(same[:1])
     assert mean[0].tolist() == pytest.approx(action.mean(0).tolist(), abs=0.01)
     assert log_std[0].exp().tolist() == pytest.approx(action.std(0).tolist(), abs=0.01)

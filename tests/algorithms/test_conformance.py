@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 import torch
 
-from flywheel.algorithms.base import Algorithm
+from flywheel.algorithms.base import Algorithm, Sizes
 from flywheel.core import config as configs
 from flywheel.core import registry
 from flywheel.core.errors import FlywheelError
@@ -18,13 +18,15 @@ VARIANTS = [
     ("cql", {"lagrange_threshold": 1.0}),
     ("actionable_models", {"reward_scale": "steps"}),
     ("actionable_models", {"cem_iterations": 2}),
+    ("iql", {"activation": "gelu", "layer_norm": True}),
+    ("cql", {"activation": "gelu", "layer_norm": True}),
 ]
 CASES = [(name, {}) for name in registry.names("algorithms")] + VARIANTS
 
 
 def make(name: str, **settings: object) -> Algorithm:
     cls = registry.load("algorithms", name, Algorithm)
-    return cls(cls.Config(**{"hidden": (16, 12), **settings}), STATE_DIM, ACTION_DIM, True)
+    return cls(cls.Config(**{"hidden": (16, 12), **settings}), Sizes(STATE_DIM, ACTION_DIM, True))
 
 
 @pytest.fixture(params=CASES, ids=lambda case: "-".join([case[0], *case[1]]))

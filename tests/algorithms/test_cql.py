@@ -8,8 +8,10 @@ import torch
 
 from flywheel.algorithms import ops
 from flywheel.algorithms._conservative import sum_of_logsumexp
+from flywheel.algorithms.base import Sizes
 from flywheel.algorithms.cql import CQL, CQLConfig
 from flywheel.networks.critics import Critic
+from flywheel.networks.mlp import Layers
 from tests.algorithms.batches import ACTION_DIM, STATE_DIM, random_batch
 
 
@@ -17,7 +19,7 @@ from tests.algorithms.batches import ACTION_DIM, STATE_DIM, random_batch
 @pytest.mark.parametrize("states", [16, 37])
 def test_chunked_gradients_are_autograds(hidden: tuple[int, ...], states: int) -> None:
     """One to three hidden layers; whole chunks, and a last one that is not full."""
-    critic = Critic(4, 2, hidden, members=3)
+    critic = Critic(4, 2, Layers(hidden), members=3)
     features, actions, log_density = torch.randn(states, 4), torch.randn(states, 6, 2), torch.randn(states, 6)
     parameters = list(critic.parameters())
     plain = ops.conservative_logsumexp(critic.many(features, actions), log_density).sum()
@@ -29,14 +31,14 @@ def test_chunked_gradients_are_autograds(hidden: tuple[int, ...], states: int) -
 
 
 def test_chunked_sum_gives_no_gradient_to_the_proposals() -> None:
-    critic, actions = Critic(4, 2, (8,)), torch.randn(20, 6, 2, requires_grad=True)
+    critic, actions = Critic(4, 2, Layers((8,))), torch.randn(20, 6, 2, requires_grad=True)
     sum_of_logsumexp(critic, torch.randn(20, 4), actions.detach(), torch.randn(20, 6)).backward()
     assert actions.grad is None
 
 
 def _cql(**settings: object) -> CQL:
     torch.manual_seed(0)
-    return CQL(CQLConfig(**{"hidden": (16, 16), **settings}), STATE_DIM, ACTION_DIM, False)
+    return CQL(CQLConfig(**{"hidden": (16, 16), **settings}), Sizes(STATE_DIM, ACTION_DIM, False))
 
 
 def test_lagrange_is_off_by_default() -> None:

@@ -4,12 +4,13 @@ import dataclasses
 
 import torch
 
+from flywheel.algorithms.base import Sizes
 from flywheel.algorithms.iql import IQL, IQLConfig
 from tests.algorithms.batches import ACTION_DIM, STATE_DIM, random_batch
 
 
 def _iql() -> IQL:
-    return IQL(IQLConfig(hidden=(16, 16)), STATE_DIM, ACTION_DIM, False)
+    return IQL(IQLConfig(hidden=(16, 16)), Sizes(STATE_DIM, ACTION_DIM, False))
 
 
 def test_defaults_are_the_official_ones() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flywheel.algorithms.base import Algorithm
+from flywheel.algorithms.base import Algorithm, Sizes
 from flywheel.algorithms.bc import BC, BCConfig
 from flywheel.algorithms.cql import CQL, CQLConfig
 from flywheel.algorithms.iql import IQL, IQLConfig
@@ -39,22 +39,20 @@ def _successes(algorithm: Algorithm) -> float:
 
 
 def test_cloning_mixed_behaviour_fails() -> None:
-    assert _successes(fit(BC(BCConfig(hidden=(64, 64), learning_rate=1e-3), 2, 2, False), _batch, range(400))) < 0.3
+    assert _successes(fit(BC(BCConfig(hidden=(64, 64), learning_rate=1e-3), Sizes(2, 2)), _batch, range(400))) < 0.3
 
 
 @pytest.mark.parametrize(
     "algorithm",
     [
         lambda: IQL(
-            IQLConfig(hidden=(64, 64), expectile=0.9, inverse_temperature=10.0, learning_rate=1e-3, target_rate=0.02), 2, 2, False
+            IQLConfig(hidden=(64, 64), expectile=0.9, inverse_temperature=10.0, learning_rate=1e-3, target_rate=0.02), Sizes(2, 2)
         ),
         lambda: CQL(
             CQLConfig(
                 hidden=(64, 64), conservative_weight=0.5, actor_learning_rate=1e-3, critic_learning_rate=1e-3, target_rate=0.02
             ),
-            2,
-            2,
-            False,
+            Sizes(2, 2),
         ),
     ],
     ids=["iql", "cql"],

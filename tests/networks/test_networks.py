@@ -9,18 +9,18 @@ from flywheel.core.errors import FlywheelError
 from flywheel.networks.actors import GaussianActor, TanhGaussianActor
 from flywheel.networks.critics import Critic, ValueFunction
 from flywheel.networks.encoders import StateEncoder
-from flywheel.networks.mlp import MLP
+from flywheel.networks.mlp import MLP, Layers
 
 
 def test_mlp_ends_in_a_relu() -> None:
-    network = MLP(3, (8, 5))
+    network = MLP(3, Layers((8, 5)))
     x = torch.randn(10, 3)
     first, second = network.layers
     torch.testing.assert_close(network(x), torch.relu(second(torch.relu(first(x)))))
 
 
 def test_critic_is_an_ensemble_of_separate_networks() -> None:
-    critic = Critic(4, 2, (8, 6), members=3)
+    critic = Critic(4, 2, Layers((8, 6)), members=3)
     features, action = torch.randn(5, 4), torch.randn(5, 2)
     values = critic(features, action)
     assert values.shape == (3, 5)
@@ -33,7 +33,7 @@ def test_critic_is_an_ensemble_of_separate_networks() -> None:
 
 
 def test_many_actions_have_the_values_of_single_ones() -> None:
-    critic = Critic(4, 2, (8, 6))
+    critic = Critic(4, 2, Layers((8, 6)))
     features, actions = torch.randn(5, 4), torch.randn(5, 7, 2)
     values = critic.many(features, actions)
     assert values.shape == (2, 5, 7)
@@ -42,17 +42,17 @@ def test_many_actions_have_the_values_of_single_ones() -> None:
 
 
 def test_many_actions_pass_gradients_to_every_parameter() -> None:
-    critic = Critic(4, 2, (8,))
+    critic = Critic(4, 2, Layers((8,)))
     critic.many(torch.randn(5, 4), torch.randn(5, 7, 2)).sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in critic.parameters())
 
 
 def test_value_function_gives_one_number_per_state() -> None:
-    assert ValueFunction(4, (8,))(torch.randn(5, 4)).shape == (5,)
+    assert ValueFunction(4, Layers((8,)))(torch.randn(5, 4)).shape == (5,)
 
 
 def test_gaussian_actor_keeps_its_mean_in_bounds_and_its_log_std_above_minus_five() -> None:
-    actor = GaussianActor(4, 2, (8,))
+    actor = GaussianActor(4, 2, Layers((8,)))
     actor.log_std.data.fill_(-50.0)
     mean, log_std = actor(100 * torch.randn(20, 4))
     assert mean.shape == log_std.shape == (20, 2)
@@ -61,7 +61,7 @@ def test_gaussian_actor_keeps_its_mean_in_bounds_and_its_log_std_above_minus_fiv
 
 
 def test_tanh_gaussian_actor_limits_its_log_std() -> None:
-    mean, log_std = TanhGaussianActor(4, 2, (8,))(1e4 * torch.randn(20, 4))
+    mean, log_std = TanhGaussianActor(4, 2, Layers((8,)))(1e4 * torch.randn(20, 4))
     assert mean.shape == log_std.shape == (20, 2)
     assert -20 <= log_std.min() <= log_std.max() <= 2
 
@@ -90,3 +90,26 @@ def test_encoder_asks_for_a_missing_goal() -> None:
 def test_encoder_refuses_a_useless_standard_deviation(std: float) -> None:
     with pytest.raises(FlywheelError, match="standard deviation"):
         StateEncoder(1, goal_conditioned=False).set_statistics(torch.zeros(1), torch.tensor([std]))
+
+
+def test_a_task_stands_beside_the_state_as_one_hot() -> None:
+    encoder = StateEncoder(2, goal_conditioned=True, tasks=3)
+    state, goal = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]])
+    features = encoder({"state": state, "task": torch.tensor([1])}, {"state": goal})
+    assert features.tolist() == [[1, 2, 0, 1, 0, 3, 4]]
+    assert encoder.feature_dim == 7
+    with pytest.raises(FlywheelError, match="name one that it has learned"):
+        encoder({"state": state}, {"state": goal})
+
+
+def test_an_ensembles_layers_are_activated_and_normalised_as_a_networks() -> None:
+    layers = Layers((8, 6), "gelu", layer_norm=True)
+    critic, value = Critic(3, 1, layers, members=2), ValueFunction(4, layers)
+    features, action = torch.randn(5, 3), torch.randn(5, 1)
+    for ours, theirs in zip((*critic.hidden, critic.output), (*value.hidden.layers, value.output), strict=True):
+        theirs.weight.data, theirs.bias.data = ours.weight[1].T, ours.bias[1, 0]
+    for ours, theirs in zip(critic.norms, value.hidden.norms, strict=True):
+        ours.weight.data.normal_(), ours.bias.data.normal_()
+        theirs.weight.data, theirs.bias.data = ours.weight[1, 0], ours.bias[1, 0]
+    torch.testing.assert_close(critic(features, action)[1], value(torch.cat([features, action], 1)))
+    torch.testing.assert_close(critic.many(features, action[:, None])[1, :, 0], critic(features, action)[1])
