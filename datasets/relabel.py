@@ -44,6 +44,10 @@ class Relabeled:
     """(n,) how many transitions the data took until it reached the goal, this one included; 0 where it never did."""
     actor_goal_row: Ints | None = None
     """(n,) the row of each goal that the actor is trained for, where it is not the critic's."""
+    low_actor_goal_row: Ints | None = None
+    """(n,) the row of the subgoal, some steps ahead, that a lower actor is trained for (HIQL)."""
+    high_actor_target_row: Ints | None = None
+    """(n,) the row, some steps ahead on the way to the actor's goal, that a higher actor is to propose (HIQL)."""
     steps: Ints | None = None
     """(n,) how many transitions each sample spans until its next observation; 1 each if None (`returns.NStep`)."""
     mc_return: Floats | None = None
@@ -101,9 +105,9 @@ class Hindsight:
     """How far ahead a future goal lies: ``uniform`` over the rest of the episode, or ``geometric`` and cut at its end."""
     goal_discount: float = 0.99
     """The geometric horizon continues with this probability; its mean is 1 / (1 - goal_discount) transitions."""
-    negative_reward: bool = False
-    """Rewards -1 until the goal and 0 there, instead of 0 and 1; which is better depends on the task (Zhang and Stadie,
-    "Understanding Hindsight Goal Relabeling")."""
+    negative_reward: bool = True
+    """Rewards -1 until the goal and 0 there, as OGBench has them, instead of 0 and 1; which is better depends on the task (Zhang
+    and Stadie, "Understanding Hindsight Goal Relabeling")."""
     p_final: float = 0.0
     """The share whose goal is the last observation of the episode."""
 
@@ -141,16 +145,35 @@ class ActorGoals:
     """Goals of one mixture for the critic and of another for the actor, drawn apart, as OGBench's GCDataset has them.
 
     A critic learns most from goals that are near, far and out of reach; an actor from those that its data reaches.
-    `Batch.actor_goal` holds the latter; no algorithm of ours reads it yet, and no setting of a run asks for it.
+    `Batch.actor_goal` holds the latter. With `subgoal_steps` k there are HIQL's two more (OGBench's HGCDataset): the
+    observation k steps ahead, for the lower actor, and the one k steps ahead or the actor's goal if that comes sooner, which
+    the higher actor is to propose. Both stop at the episode's end.
     """
 
     critic: Hindsight
     actor: Hindsight
+    subgoal_steps: int = 0
+    """How many transitions ahead a subgoal lies; 0 for none."""
+
+    def __post_init__(self) -> None:
+        if self.subgoal_steps < 0:
+            raise FlywheelError(f"Subgoals lie at least 1 step ahead, or 0 for none, not {self.subgoal_steps}.")
 
     def __call__(self, table: EpisodeTable, indices: Indices, rng: np.random.Generator) -> Relabeled:
         """The critic's goals, rewards and ends, as without the actor's, which are drawn after them."""
         meaning = self.critic(table, indices, rng)
-        return replace(meaning, actor_goal_row=self.actor.goals(table, indices, rng))
+        goal = self.actor.goals(table, indices, rng)
+        meaning = replace(meaning, actor_goal_row=goal)
+        if not self.subgoal_steps:
+            return meaning
+        final = table.final_row.take(indices.episode)
+        ahead = np.minimum(indices.row + self.subgoal_steps, final)
+        is_on_the_way = (goal > indices.row) & (goal <= final)
+        return replace(
+            meaning,
+            low_actor_goal_row=ahead,
+            high_actor_target_row=np.where(is_on_the_way, np.minimum(ahead, goal), ahead),
+        )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from flywheel.datasets.sampler import Indices
 from flywheel.datasets.table import EpisodeTable, Floats, Ints
 from flywheel.datasets.window import Window
 
+_GOALS = ("goal", "actor_goal", "low_actor_goal", "high_actor_target")
+"""The batch's observations to reach; their rows are the meaning's fields of these names with ``_row``."""
+
 
 class Readable(Protocol):
     """Columns by row: those of a store, or of several (`mixture`)."""
@@ -49,8 +52,9 @@ def make_batch(columns: Readable, indices: Indices, relabeled: Relabeled, discou
     here, is_pad_history = window.observations(indices)
     following, _ = window.observations(indices, 1 if relabeled.steps is None else relabeled.steps)
     actions, is_pad = window.actions(columns.table, indices)
-    goals = [row for row in (relabeled.goal_row, relabeled.actor_goal_row) if row is not None]
-    observation, next_observation, *reached = _observations(columns, [here, following, *goals])
+    rows = {name: row for name in _GOALS if (row := getattr(relabeled, f"{name}_row")) is not None}
+    observation, next_observation, *reached = _observations(columns, [here, following, *rows.values()])
+    goals = dict(zip(rows, reached, strict=True))
     reward = columns.reward.take(indices.row) if relabeled.reward is None else relabeled.reward
     gamma = per_sample(discount, indices)
     return Batch(
@@ -59,8 +63,8 @@ def make_batch(columns: Readable, indices: Indices, relabeled: Relabeled, discou
         reward=torch.from_numpy(reward),
         discount=torch.from_numpy(relabeled.discount) * (torch.from_numpy(gamma) if isinstance(gamma, np.ndarray) else gamma),
         next_observation=next_observation,
-        goal=reached[0] if relabeled.goal_row is not None else _single_goal(relabeled, len(indices)),
-        actor_goal=reached[-1] if relabeled.actor_goal_row is not None else None,
+        goal=goals.pop("goal", None) or _single_goal(relabeled, len(indices)),
+        **goals,
         is_chained=_optional(relabeled.is_chained),
         mc_return=_optional(_mc_return(relabeled, gamma)),
         is_pad=_optional(is_pad),

@@ -25,6 +25,9 @@ class GaussianPolicyConfig(AlgorithmConfig):
     """How far the weights that act, an exponential average of the actor's, move at each update (0.002 evens out what the last
     batches did); 0 acts with the actor itself."""
 
+    unit_std: bool = False
+    """Keep the actor's standard deviation at 1, as OGBench's agents do, instead of learning it."""
+
     def __post_init__(self) -> None:
         if not 0.0 <= self.actor_dropout < 1.0 or not 0.0 <= self.average_rate <= 1.0:
             raise FlywheelError("actor-dropout must lie in [0, 1) and average-rate in [0, 1].")
@@ -41,7 +44,7 @@ class GaussianPolicy(Algorithm):
     def __init__(self, config: GaussianPolicyConfig, sizes: Sizes) -> None:
         super().__init__(config, sizes)
         self._average_rate = config.average_rate
-        self.actor = GaussianActor(self.encoder.feature_dim, sizes.action, config.actor_layers)
+        self.actor = GaussianActor(self.encoder.feature_dim, sizes.action, config.actor_layers, unit_std=config.unit_std)
         self.average_actor = copy.deepcopy(self.actor).requires_grad_(False)
 
     @property

@@ -66,7 +66,7 @@ class Algorithm(nn.Module, ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[AlgorithmConfig]]
-    relabel: ClassVar[Literal["task", "actionable"]] = "task"
+    relabel: ClassVar[Literal["task", "hindsight", "hierarchical", "contrastive", "actionable"]] = "task"
     """How transitions are to be relabelled for it."""
 
     actor: nn.Module

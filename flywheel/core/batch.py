@@ -27,8 +27,11 @@ class Batch:
     goal: dict[str, Tensor] | None = None
     """An observation to reach, for goal-conditioned learning; never a history."""
     actor_goal: dict[str, Tensor] | None = None
-    """The observation that the actor is to reach, where that is another than the critic's `goal`. No algorithm of ours reads it
-    yet."""
+    """The observation that the actor is to reach, where that is another than the critic's `goal`."""
+    low_actor_goal: dict[str, Tensor] | None = None
+    """The observation some steps ahead that a lower actor is to reach (HIQL)."""
+    high_actor_target: dict[str, Tensor] | None = None
+    """The observation some steps ahead, on the way to `actor_goal`, that a higher actor is to propose (HIQL)."""
     is_chained: Tensor | None = None
     """(B,) bool: the last step of a chained sub-trajectory, whose target is the value itself (Actionable Models)."""
     mc_return: Tensor | None = None

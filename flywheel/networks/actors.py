@@ -15,16 +15,19 @@ from flywheel.networks.mlp import MLP, Layers
 class GaussianActor(nn.Module):
     """A Gaussian with its mean inside [-1, 1], not squashed, and one log-std per action dimension for all states.
 
-    As in the official IQL code: tanh on the mean, state-independent log-std, at least -5 (A5).
+    As in the official IQL code: tanh on the mean, state-independent log-std, at least -5 (A5). `unit_std` keeps the standard
+    deviation at 1, as OGBench's agents do: maximum likelihood is then least squares.
     """
 
     LOG_STD_RANGE = (-5.0, 2.0)
+    log_std: Tensor
 
-    def __init__(self, feature_dim: int, action_dim: int, layers: Layers) -> None:
+    def __init__(self, feature_dim: int, action_dim: int, layers: Layers, *, unit_std: bool = False) -> None:
         super().__init__()
         self.hidden = MLP(feature_dim, layers)
         self.mean = nn.Linear(layers.width, action_dim)
-        self.log_std = nn.Parameter(torch.zeros(action_dim))
+        log_std = torch.zeros(action_dim)
+        self.register_buffer("log_std", log_std) if unit_std else self.register_parameter("log_std", nn.Parameter(log_std))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(B, F) -> mean (B, A) in [-1, 1], log-std (B, A)."""

@@ -38,23 +38,39 @@ class EnsembleNorm(nn.Module):
         return torch.addcmul(self.bias, nn.functional.layer_norm(features, features.shape[-1:]), self.weight)
 
 
-class Critic(nn.Module):
+class Ensemble(nn.Module):
+    """K independent networks: (B, in_dim), or each its own (K, B, in_dim) -> (K, B, out_dim)."""
+
+    def __init__(self, in_dim: int, layers: Layers, out_dim: int, members: int = 2) -> None:
+        super().__init__()
+        self.members = members
+        self.activation = layers.activation
+        self.hidden = nn.ModuleList(EnsembleLinear(members, *pair) for pair in itertools.pairwise((in_dim, *layers.hidden)))
+        self.norms = nn.ModuleList(EnsembleNorm(members, width) for width in layers.hidden if layers.layer_norm)
+        self.output = EnsembleLinear(members, layers.width, out_dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, in_dim) or (K, B, in_dim) -> (K, B, out_dim)."""
+        return self.finish(self.hidden[0](features.expand(self.members, -1, -1)))
+
+    def finish(self, hidden: Tensor) -> Tensor:
+        """From what the first layer gives, not yet activated, (K, R, H), to the output, (K, R, out_dim)."""
+        for layer, norm in itertools.zip_longest((*self.hidden[1:], self.output), self.norms):
+            hidden = activate(hidden, self.activation)
+            hidden = layer(hidden if norm is None else norm(hidden))
+        return hidden
+
+
+class Critic(Ensemble):
     """K independent critics: features (B, F) and actions (B, A) -> (K, B)."""
 
     def __init__(self, feature_dim: int, action_dim: int, layers: Layers, members: int = 2) -> None:
-        super().__init__()
-        self.members = members
+        super().__init__(feature_dim + action_dim, layers, 1, members)
         self.feature_dim = feature_dim
-        self.activation = layers.activation
-        dims = itertools.pairwise((feature_dim + action_dim, *layers.hidden))
-        self.hidden = nn.ModuleList(EnsembleLinear(members, *pair) for pair in dims)
-        self.norms = nn.ModuleList(EnsembleNorm(members, width) for width in layers.hidden if layers.layer_norm)
-        self.output = EnsembleLinear(members, layers.width, 1)
 
-    def forward(self, features: Tensor, action: Tensor) -> Tensor:
+    def forward(self, features: Tensor, action: Tensor) -> Tensor:  # type: ignore[override]
         """One action per state: (B, F), (B, A) -> (K, B)."""
-        pair = torch.cat([features, action], dim=-1)
-        return self._finish(self._first(pair.expand(self.members, -1, -1)))
+        return super().forward(torch.cat([features, action], dim=-1)).squeeze(-1)
 
     def many(self, features: Tensor, actions: Tensor) -> Tensor:
         """N actions per state: (B, F), (B, N, A) -> (K, B, N). The states' part of the first layer is computed once per state."""
@@ -63,7 +79,7 @@ class Critic(nn.Module):
         of_state = torch.baddbmm(first.bias, features.expand(self.members, -1, -1), first.weight[:, : self.feature_dim])
         of_action = torch.bmm(actions.flatten(0, 1).expand(self.members, -1, -1), first.weight[:, self.feature_dim :])
         hidden = of_action.view(self.members, rows, count, -1).add_(of_state.unsqueeze(2)).flatten(1, 2)
-        return self._finish(hidden).view(-1, rows, count)
+        return self.finish(hidden).view(-1, rows, count)
 
     def zero_output(self) -> None:
         """Value everything at 0."""
@@ -74,14 +90,6 @@ class Critic(nn.Module):
         layer = self.hidden[0]
         assert isinstance(layer, EnsembleLinear)
         return layer
-
-    def _finish(self, hidden: Tensor) -> Tensor:
-        """From what the first layer gives, not yet activated, (K, R, H), to values, (K, R)."""
-        for layer, norm in itertools.zip_longest((*self.hidden[1:], self.output), self.norms):
-            hidden = activate(hidden, self.activation)
-            hidden = layer(hidden if norm is None else norm(hidden))
-        value: Tensor = hidden
-        return value.squeeze(-1)
 
 
 class ValueFunction(nn.Module):

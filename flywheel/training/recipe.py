@@ -12,14 +12,14 @@ import numpy.typing as npt
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.columns import Columns
 from flywheel.datasets.mixture import Mixture
-from flywheel.datasets.relabel import ActionableGoals, Hindsight, Relabeler, TaskGoal, TaskReward, choose_task_goal
+from flywheel.datasets.relabel import ActionableGoals, ActorGoals, Hindsight, Relabeler, TaskGoal, TaskReward, choose_task_goal
 from flywheel.datasets.returns import NStep
 from flywheel.datasets.sampler import MixedSampler, Sampler, UniformSampler, WeightedSampler
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.table import EpisodeTable
 from flywheel.policy import LearnedPolicy
 
-Relabel = Literal["auto", "task", "task_goal", "hindsight", "actionable"]
+Relabel = Literal["auto", "task", "task_goal", "hindsight", "hierarchical", "contrastive", "actionable"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class DataConfig:
     """Learn from the episodes for which this holds alone, as in 'flywheel store query': "success and started > '2026-11-01'"."""
     relabel: Relabel = "auto"
     """Where rewards and goals come from: the store (task), the store and one goal that stands for the task (task_goal),
-    hindsight, or Actionable Models' hindsight and chaining (actionable); auto takes what the algorithm expects."""
+    hindsight, hindsight with subgoals on the way (hierarchical), what came later in the same episode alone (contrastive), or
+    Actionable Models' hindsight and chaining (actionable); auto takes what the algorithm expects."""
     n_step: int = 1
     """Transitions that a target spans until it bootstraps; fewer where the episode ends or the goal is reached."""
     balance: Literal["transitions", "episodes", "tasks"] = "transitions"
@@ -54,7 +55,12 @@ class DataConfig:
     new_fraction: float = 0.0
     """The share of each batch from episodes that the initial policy has not seen (0.5 for online finetuning, after RLPD)."""
     hindsight: Hindsight = field(default_factory=Hindsight)
-    """The mixture of goals, where relabel is hindsight."""
+    """The mixture of the critic's goals, where relabel is hindsight or hierarchical; contrastive takes its horizon alone."""
+    actor_hindsight: Hindsight = field(default_factory=lambda: Hindsight(0.0, 1.0, 0.0, horizon="uniform"))
+    """The mixture of the actor's goals, where it is not the critic's; OGBench's for data that has to be stitched is half future,
+    half random."""
+    subgoal_steps: int = 25
+    """How many transitions ahead a subgoal lies, where relabel is hierarchical; 10 for manipulation (HIQL)."""
     actionable: ActionableGoals = field(default_factory=ActionableGoals)
     """The two streams, where relabel is actionable."""
 
@@ -90,7 +96,15 @@ def _with_goals(
             goal = _task_goal(columns, data.task) if known is None else known
             return Recipe(sampler, TaskGoal(goal), goal_conditioned=True, goal_state=goal)
         case "hindsight":
-            return Recipe(sampler, data.hindsight, goal_conditioned=True)
+            return Recipe(sampler, ActorGoals(data.hindsight, data.actor_hindsight), goal_conditioned=True)
+        case "hierarchical":
+            if data.subgoal_steps < 1:
+                raise FlywheelError(f"Subgoals lie at least 1 step ahead, not {data.subgoal_steps}.")
+            goals = ActorGoals(data.hindsight, data.actor_hindsight, data.subgoal_steps)
+            return Recipe(sampler, goals, goal_conditioned=True)
+        case "contrastive":
+            future = replace(data.hindsight, p_current=0.0, p_future=1.0, p_random=0.0, p_final=0.0)
+            return Recipe(sampler, ActorGoals(future, data.actor_hindsight), goal_conditioned=True)
         case "actionable":
             return Recipe(sampler, data.actionable, goal_conditioned=True)
         case _:

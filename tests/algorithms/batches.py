@@ -30,6 +30,9 @@ def random_batch(seed: int, size: int = 16) -> Batch:
         discount=0.99 * (1 - reward),
         next_observation={"state": normal(size, STATE_DIM)},
         goal={"state": normal(size, STATE_DIM)},
+        actor_goal={"state": normal(size, STATE_DIM)},
+        low_actor_goal={"state": normal(size, STATE_DIM)},
+        high_actor_target={"state": normal(size, STATE_DIM)},
         is_chained=kind > 0.75,
     )
 

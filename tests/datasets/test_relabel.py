@@ -140,6 +140,32 @@ def test_the_actors_goals_leave_the_critics_as_they_are(transitions: list[int], 
     np.testing.assert_array_equal(part.discount, both.discount[10:20])
 
 
+@given(lengths, st.integers(0, 99), st.integers(1, 30))
+def test_subgoals_lie_so_many_steps_ahead_and_never_behind_the_goal_or_the_end(
+    transitions: list[int], seed: int, steps: int
+) -> None:
+    table = make_table(transitions, seed)
+    actor = Hindsight(0.0, 0.5, 0.5, horizon="uniform")
+    indices, meaning = _draw(table, ActorGoals(Hindsight(), actor, steps), seed)
+    assert meaning.low_actor_goal_row is not None
+    assert meaning.high_actor_target_row is not None
+    assert meaning.actor_goal_row is not None
+    last = table.transitions[indices.episode]
+    episode, step = _whose(table, meaning.low_actor_goal_row)
+    np.testing.assert_array_equal(episode, indices.episode)
+    np.testing.assert_array_equal(step, np.minimum(indices.step + steps, last))
+    target_episode, target = _whose(table, meaning.high_actor_target_row)
+    goal_episode, goal = _whose(table, meaning.actor_goal_row)
+    ahead = (goal_episode == indices.episode) & (goal > indices.step)
+    np.testing.assert_array_equal(target_episode, indices.episode)
+    np.testing.assert_array_equal(target, np.where(ahead, np.minimum(step, goal), step))
+
+
+def test_subgoals_behind_are_refused() -> None:
+    with pytest.raises(FlywheelError, match="at least 1 step ahead"):
+        ActorGoals(Hindsight(), Hindsight(), -1)
+
+
 @pytest.mark.parametrize("relabeler", [Hindsight(0.0, 1.0, 0.0, horizon="uniform"), ActionableGoals(p_chained=0.0)])
 def test_uniform_horizon_is_uniform_over_the_rest_of_the_episode(relabeler: Relabeler) -> None:
     table = make_table([12, 1])
