@@ -41,10 +41,13 @@ class GaussianPolicyConfig(AlgorithmConfig):
 class GaussianPolicy(Algorithm):
     """An algorithm whose policy is a `GaussianActor`."""
 
-    def __init__(self, config: GaussianPolicyConfig, sizes: Sizes) -> None:
+    def __init__(self, config: GaussianPolicyConfig, sizes: Sizes, actor_features: int | None = None) -> None:
+        """`actor_features` is the length of what the actor sees, where that is not what the encoder gives."""
         super().__init__(config, sizes)
         self._average_rate = config.average_rate
-        self.actor = GaussianActor(self.encoder.feature_dim, sizes.action, config.actor_layers, unit_std=config.unit_std)
+        self.actor = GaussianActor(
+            actor_features or self.encoder.feature_dim, sizes.action, config.actor_layers, unit_std=config.unit_std
+        )
         self.average_actor = copy.deepcopy(self.actor).requires_grad_(False)
 
     @property

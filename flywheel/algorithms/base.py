@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
-from flywheel.networks.critics import Critic, ValueFunction
+from flywheel.networks.critics import Ensemble, ValueFunction
 from flywheel.networks.encoders import StateEncoder
 from flywheel.networks.mlp import Activation, Layers
 
@@ -113,11 +113,11 @@ class Algorithm(nn.Module, ABC):
         fits = {name: name in own and own[name].shape == tensor.shape for name, tensor in state.items()}
         misfits = {_layer_of(name) for name, fit in fits.items() if not fit}
         taken = [name for name in state if name.startswith(_PRETRAINED) and _layer_of(name) not in misfits]
-        if not any(name.startswith("actor.hidden.") for name in taken):
+        if "actor.hidden.layers.0.weight" not in taken:
             return []
         self.load_state_dict({**own, **{name: state[name] for name in taken}})
         for network in self.children():
-            if isinstance(network, Critic | ValueFunction):
+            if isinstance(network, Ensemble | ValueFunction):
                 network.zero_output()
         self.synchronise_targets()
         return sorted(taken)

@@ -14,9 +14,8 @@ from flywheel.bench.data import ACTION_DIM, OBSERVATION_DIM, measure
 from flywheel.core import registry
 from flywheel.core.batch import Batch
 from flywheel.datasets.columns import Columns
-from flywheel.datasets.relabel import ActionableGoals, TaskReward
-from flywheel.datasets.sampler import UniformSampler
 from flywheel.training.data import ChunkSource
+from flywheel.training.recipe import DataConfig, make_recipe
 
 BATCH_SIZE, DISCOUNT = 256, 0.99
 """As training has them by default."""
@@ -27,13 +26,12 @@ class Updater:
 
     def __init__(self, algorithm: str, columns: Columns) -> None:
         cls = registry.load("algorithms", algorithm, Algorithm)  # type: ignore[type-abstract]
-        with_goal = cls.relabel == "actionable"
+        recipe = make_recipe(DataConfig(), cls.relabel, columns, None, None)
         torch.manual_seed(0)
-        self._algorithm = cls(cls.Config(), Sizes(OBSERVATION_DIM, ACTION_DIM, with_goal))
+        self._algorithm = cls(cls.Config(), Sizes(OBSERVATION_DIM, ACTION_DIM, recipe.goal_conditioned))
         self._optimizer = Adam(self._algorithm.parameter_groups(), fused=True)
-        relabeler = ActionableGoals() if with_goal else TaskReward()
-        sampler = UniformSampler(columns.table)
-        self._batches = _batches(ChunkSource(columns, sampler, relabeler, batch_size=BATCH_SIZE, discount=DISCOUNT, seed=0))
+        source = ChunkSource(columns, recipe.sampler, recipe.relabeler, batch_size=BATCH_SIZE, discount=DISCOUNT, seed=0)
+        self._batches = _batches(source)
 
     def update(self) -> int:
         """Sample a batch, compute the losses, take the step; returns 1, the number of updates."""

@@ -53,6 +53,10 @@ class Ensemble(nn.Module):
         """(B, in_dim) or (K, B, in_dim) -> (K, B, out_dim)."""
         return self.finish(self.hidden[0](features.expand(self.members, -1, -1)))
 
+    def zero_output(self) -> None:
+        """Value everything at 0."""
+        _zero(self.output)
+
     def finish(self, hidden: Tensor) -> Tensor:
         """From what the first layer gives, not yet activated, (K, R, H), to the output, (K, R, out_dim)."""
         for layer, norm in itertools.zip_longest((*self.hidden[1:], self.output), self.norms):
@@ -80,10 +84,6 @@ class Critic(Ensemble):
         of_action = torch.bmm(actions.flatten(0, 1).expand(self.members, -1, -1), first.weight[:, self.feature_dim :])
         hidden = of_action.view(self.members, rows, count, -1).add_(of_state.unsqueeze(2)).flatten(1, 2)
         return self.finish(hidden).view(-1, rows, count)
-
-    def zero_output(self) -> None:
-        """Value everything at 0."""
-        _zero(self.output)
 
     @property
     def _first(self) -> EnsembleLinear:

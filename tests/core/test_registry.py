@@ -8,7 +8,7 @@ from flywheel.core.errors import FlywheelError
 
 
 def test_names_are_the_files() -> None:
-    assert registry.names("algorithms") == ("actionable_models", "bc", "cql", "iql")
+    assert {"actionable_models", "bc", "cql", "iql"} <= set(registry.names("algorithms"))
     assert {"lift", "stack"} <= set(registry.names("tasks"))
     assert {"sim", "fake"} <= set(registry.names("robots"))
 
@@ -19,7 +19,7 @@ def test_a_near_miss_is_suggested() -> None:
 
 
 def test_far_from_everything_the_known_names_are_listed() -> None:
-    with pytest.raises(FlywheelError, match=r"There is no algorithm 'zzz'; known: actionable_models, bc, cql, iql\."):
+    with pytest.raises(FlywheelError, match=r"There is no algorithm 'zzz'; known: actionable_models, bc, "):
         registry.module("algorithms", "zzz")
 
 

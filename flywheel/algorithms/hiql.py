@@ -1,0 +1,164 @@
+"""Hierarchical implicit Q-learning (Park, Ghosh, Eysenbach, Levine 2023; arXiv 2307.11949), as OGBench has it.
+
+    L_V    = GCIVL's, of V_k(s, phi(s, g))
+    L_low  = -E[ min(exp(alpha (V(s', w) - V(s, w))), 100) log pi(a|s, phi(s, w)) ],  w = s_{t+k}
+    L_high = -E[ min(exp(alpha (V(w', g) - V(s, g))), 100) log pi_h(phi(s, w')|s, g) ],  w' = s_{t+k}, or g if that comes sooner
+
+phi is a representation of the goal as seen from s, on a sphere of radius sqrt(d); it is learned with the value alone. The higher
+actor proposes one, the lower goes there.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flywheel.algorithms import ops
+from flywheel.algorithms._goal import GoalAgent, GoalConfig, weighted_imitation
+from flywheel.algorithms.base import Sizes, group
+from flywheel.algorithms.gcivl import implicit_value_loss
+from flywheel.core.batch import Batch
+from flywheel.core.errors import FlywheelError
+from flywheel.networks.critics import Ensemble
+from flywheel.networks.mlp import MLP, Layers
+
+
+@dataclass(frozen=True)
+class HIQLConfig(GoalConfig):
+    """Settings of hierarchical implicit Q-learning."""
+
+    expectile: float = 0.7
+    """tau in (0.5, 1): how close V comes to the best next state's value in the data."""
+    high_alpha: float = 3.0
+    """The inverse temperature of the higher actor's weights."""
+    low_alpha: float = 3.0
+    """The inverse temperature of the lower actor's weights."""
+    representation_dim: int = 10
+    """d: the length of a goal's representation."""
+    target_rate: float = 0.005
+    """How far the target value moves towards the value at each update."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 < self.expectile < 1.0:
+            raise FlywheelError(f"The expectile must lie between 0 and 1 (0.7 is usual), not {self.expectile}.")
+        if self.representation_dim < 1:
+            raise FlywheelError(f"representation-dim must be at least 1, not {self.representation_dim}.")
+
+
+class Projector(nn.Module):
+    """Features (B, F) -> a point (B, d), on the sphere of radius sqrt(d) once it is normalised."""
+
+    def __init__(self, feature_dim: int, layers: Layers, representation_dim: int) -> None:
+        super().__init__()
+        self.hidden = MLP(feature_dim, layers)
+        self.output = nn.Linear(layers.width, representation_dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, F) -> (B, d), not normalised."""
+        point: Tensor = self.output(self.hidden(features))
+        return point
+
+
+class GoalValue(nn.Module):
+    """V_k(s, phi(s, g)): what is seen now (B, F) and with the goal beside it (B, F + D) -> (K, B)."""
+
+    def __init__(self, now_dim: int, feature_dim: int, layers: Layers, representation_dim: int) -> None:
+        super().__init__()
+        self.now_dim = now_dim
+        self.phi = Projector(feature_dim, layers, representation_dim)
+        self.ensemble = Ensemble(now_dim + representation_dim, layers, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, F + D) -> (K, B)."""
+        pair = torch.cat([features[:, : self.now_dim], self.represent(features)], dim=-1)
+        value: Tensor = self.ensemble(pair).squeeze(-1)
+        return value
+
+    def represent(self, features: Tensor) -> Tensor:
+        """phi(s, g): (B, F + D) -> (B, d)."""
+        return _on_sphere(self.phi(features))
+
+
+class HIQL(GoalAgent):
+    """Two expectile values, a higher actor that proposes where to go next, and a lower one that goes there."""
+
+    name = "hiql"
+    Config = HIQLConfig
+    relabel = "hierarchical"
+
+    def __init__(self, config: HIQLConfig, sizes: Sizes) -> None:
+        self._now_dim = sizes.state + sizes.tasks
+        super().__init__(config, sizes, self._now_dim + config.representation_dim)
+        self.config = config
+        features, dim = self.encoder.feature_dim, config.representation_dim
+        self.value = GoalValue(self._now_dim, features, config.critic_layers, dim)
+        self.target_value = copy.deepcopy(self.value).requires_grad_(False)
+        self.high_actor = Projector(features, config.actor_layers, dim)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of the module's equations; raises `FlywheelError` for a batch without subgoals."""
+        if batch.low_actor_goal is None or batch.high_actor_target is None or batch.actor_goal is None:
+            raise FlywheelError("HIQL needs subgoals in the batch; use the relabelling 'hierarchical'.")
+        features, next_features = self.features(batch)
+        value = self.value(features)
+        with torch.no_grad():
+            targets = self.target_value(features), self.target_value(next_features)
+        loss, advantage = implicit_value_loss(batch, value, *targets, self.config.expectile)
+        self._metrics = {"value": value.detach().mean(), "advantage": advantage.mean()}
+        return {"value": loss, "actor": self._low_loss(batch), "high_actor": self._high_loss(batch)}
+
+    def _low_loss(self, batch: Batch) -> Tensor:
+        features = self.encoder(batch.observation, batch.low_actor_goal)
+        with torch.no_grad():
+            advantage = self._progress(features, self.encoder(batch.next_observation, batch.low_actor_goal))
+            seen = torch.cat([features[:, : self._now_dim], self.value.represent(features)], dim=-1)
+        mean, log_std = self.actor(seen)
+        return weighted_imitation(ops.gaussian_log_prob(mean, log_std, batch.action), advantage, self.config.low_alpha)
+
+    def _high_loss(self, batch: Batch) -> Tensor:
+        assert batch.high_actor_target is not None
+        features = self.encoder(batch.observation, batch.actor_goal)
+        with torch.no_grad():
+            advantage = self._progress(features, self.encoder(batch.high_actor_target, batch.actor_goal))
+            target = self.value.represent(self.encoder(batch.observation, batch.high_actor_target))
+        proposal = self.high_actor(features)
+        log_prob = ops.gaussian_log_prob(proposal, torch.zeros_like(proposal), target)
+        return weighted_imitation(log_prob, advantage, self.config.high_alpha)
+
+    def _progress(self, features: Tensor, later: Tensor) -> Tensor:
+        """V(later) - V(now), (B,), the mean over the members."""
+        here, there = self.value(torch.cat([features, later])).mean(dim=0).chunk(2)
+        progress: Tensor = there - here
+        return progress
+
+    def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
+        """The lower actor's mean, or a sample, on the way to what the higher one proposes."""
+        features = self.encoder(observation, goal)
+        waypoint = _on_sphere(self.high_actor(features))
+        mean, log_std = self.acting(torch.cat([features[:, : self._now_dim], waypoint], dim=-1))
+        return ops.gaussian_action(mean, log_std, deterministic)
+
+    def after_step(self) -> None:
+        """Move the target value and the average actor."""
+        super().after_step()
+        ops.soft_update(self.target_value.parameters(), self.value.parameters(), self.config.target_rate)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """All three networks at one rate."""
+        return [group(self.config.learning_rate, self.actor, self.high_actor, self.value)]
+
+    def synchronise_targets(self) -> None:
+        """Set the target value to the value, the average actor to the actor."""
+        super().synchronise_targets()
+        self.target_value.load_state_dict(self.value.state_dict())
+
+
+def _on_sphere(point: Tensor) -> Tensor:
+    """(B, d) -> (B, d) of length sqrt(d)."""
+    return nn.functional.normalize(point, dim=-1) * math.sqrt(point.shape[-1])
