@@ -54,7 +54,7 @@ $(READY): requirements.lock pyproject.toml
 # What the index carries of the peers, in an environment of their own, with the torch that we are measured with.
 .venv-peers/.ready: $(READY)
 	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
-	$(BIN)/uv pip install --quiet --python .venv-peers/bin/python d3rlpy==2.8.1 $$(grep -o '^torch==[0-9.]*' requirements.lock)
+	$(BIN)/uv pip install --quiet --python .venv-peers/bin/python d3rlpy==2.8.1 torchrl==0.14.1 $$(grep -o '^torch==[0-9.]*' requirements.lock)
 	touch $@
 
 # Their pins exclude each other's and ours, so each library has an environment of its own (six and pillow they forgot to name).

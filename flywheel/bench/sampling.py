@@ -1,4 +1,5 @@
-"""python -m flywheel.bench.sampling: random batches of pictures per second, ours beside TF-data over the same RLDS store.
+"""python -m flywheel.bench.sampling: random batches of pictures per second, ours beside TF-data over the same RLDS store, and
+beside robomimic, LeRobot and TorchRL over the same frames in their own formats, where they are installed.
 
 One store of 200 episodes of 200 steps, with two 84 x 84 cameras kept as JPEG (1.7 GB raw), a 32-d state and a 7-d action.
 A sample is observation, action, next observation and a random future goal: six frames. Each side is a process of its own that
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 import tyro
 
+from flywheel.bench import loaders
 from flywheel.bench.cameras import CAMERAS, HORIZON, SIZE, picture_episodes, picture_schema
 from flywheel.bench.data import measure
 from flywheel.bench.machine import describe
@@ -50,6 +52,8 @@ class SamplingConfig:
     """The length of a burst."""
     episodes: int = 200
     """Episodes in the store."""
+    loaders: bool = True
+    """Whether to measure robomimic, LeRobot and TorchRL, too, which takes minutes."""
     output: Path | None = None
     """Also write the figures to this JSON file."""
 
@@ -153,6 +157,8 @@ def _measure(config: SamplingConfig, folders: dict[str, Path]) -> dict[str, list
         "TF-data over RLDS JPEG": [*theirs, str(path), "stream"],
         "TF-data over RLDS JPEG, cached": [*theirs, str(path), "cache"],
     }
+    if config.loaders:
+        commands |= loaders.commands(EpisodeStore.open(folders["raw"]), folders["raw"].parent)
     rates: dict[str, list[float]] = {name: [] for name in commands}
     with ExitStack() as stack:
         sides = {name: stack.enter_context(Side(command)) for name, command in commands.items()}
