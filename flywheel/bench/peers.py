@@ -72,6 +72,11 @@ class Side:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, env=environment
         )
 
+    @property
+    def process(self) -> int:
+        """Its id."""
+        return self._process.pid
+
     def burst(self, seconds: float) -> float:
         """Train for so long; updates per second. Raises `FlywheelError` with the process's last words if it died."""
         assert self._process.stdin is not None
