@@ -69,10 +69,7 @@ class NStep:
 
 @dataclass(frozen=True, eq=False)
 class MonteCarlo:
-    """Adds the discounted return that the data went on to collect, for Cal-QL and for value targets without bootstrapping.
-
-    For algorithms of one's own: no setting of a run asks for it yet.
-    """
+    """Adds the discounted return that the data went on to collect, for Cal-QL and for value targets without bootstrapping."""
 
     relabeler: Relabeler
     returns: Floats

@@ -22,21 +22,25 @@ _CHUNK_STATES = 16
 """With 30 actions and width 256, one layer's activations take half a megabyte."""
 
 
-def sum_of_logsumexp(critic: Critic, features: Tensor, actions: Tensor, log_density: Tensor) -> Tensor:
+def sum_of_logsumexp(
+    critic: Critic, features: Tensor, actions: Tensor, log_density: Tensor, floor: Tensor | None = None
+) -> Tensor:
     """The sum of `ops.conservative_logsumexp` over states and critics, with gradients to the critic's parameters alone.
 
-    Features (B, F), actions (B, N, A), log density (B, N) -> scalar.
+    Features (B, F), actions (B, N, A), log density (B, N), and a floor (B, N) that stands for every value below it -> scalar.
     """
     plain = critic.activation == "relu" and not critic.norms
     if not plain or not torch.is_grad_enabled() or features.device.type != "cpu":
-        return ops.conservative_logsumexp(critic.many(features.detach(), actions.detach()), log_density.detach()).sum()
+        q = critic.many(features.detach(), actions.detach())
+        q = q if floor is None else torch.maximum(q, floor)
+        return ops.conservative_logsumexp(q, log_density.detach()).sum()
     parameters = list(critic.parameters())
     gradients = {parameter: torch.zeros_like(parameter) for parameter in parameters}
     with torch.no_grad():
         total = torch.zeros((), device=features.device)
         for member in range(critic.members):
             layers = [_layer(cast(EnsembleLinear, layer), member, gradients) for layer in (*critic.hidden, critic.output)]
-            total += _forward_and_backward(layers, features, actions, log_density)
+            total += _forward_and_backward(layers, features, actions, log_density, floor)
     result: Tensor = _WithGradients.apply(total, list(gradients.values()), *parameters)
     return result
 
@@ -61,7 +65,9 @@ def _layer(layer: EnsembleLinear, member: int, gradients: dict[nn.Parameter, Ten
     return _Layer(weight[member], bias[member], gradients[weight][member], gradients[bias][member])
 
 
-def _forward_and_backward(layers: Sequence[_Layer], features: Tensor, actions: Tensor, log_density: Tensor) -> Tensor:
+def _forward_and_backward(
+    layers: Sequence[_Layer], features: Tensor, actions: Tensor, log_density: Tensor, floor: Tensor | None
+) -> Tensor:
     """One critic's sum of log-sum-exps; sets its gradients. The states' part of the first layer is done once per state."""
     first, split = layers[0], features.shape[1]
     count = actions.shape[1]
@@ -73,10 +79,13 @@ def _forward_and_backward(layers: Sequence[_Layer], features: Tensor, actions: T
         chunk = slice(start, start + _CHUNK_STATES)
         inputs = actions[chunk].flatten(0, 1)
         activations, deltas = zip(*((values[: len(inputs)], delta[: len(inputs)]) for values, delta in room), strict=True)
-        value = _forward(layers, inputs, of_state[chunk], activations).view(-1, count) - log_density[chunk]
+        q = _forward(layers, inputs, of_state[chunk], activations).view(-1, count)
+        is_below = None if floor is None else q < floor[chunk]
+        value = (q if floor is None else torch.maximum(q, floor[chunk])) - log_density[chunk]
         logsumexp = value.logsumexp(dim=1, keepdim=True)
         total += logsumexp.sum()
-        deltas[-1].copy_((value - logsumexp).exp_().view(-1, 1))
+        share = (value - logsumexp).exp_()
+        deltas[-1].copy_((share if is_below is None else share.masked_fill_(is_below, 0.0)).view(-1, 1))
         _backward(layers, activations, deltas)
         first.weight_gradient[split:].addmm_(inputs.t(), deltas[0])
         torch.sum(deltas[0].view(-1, count, deltas[0].shape[1]), dim=1, out=of_state_gradient[chunk])

@@ -37,6 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from flywheel.algorithms import ops
+from flywheel.algorithms._cem import cross_entropy_method, fixed_noise
 from flywheel.algorithms._gaussian import GaussianPolicy, GaussianPolicyConfig
 from flywheel.algorithms.base import Sizes, group
 from flywheel.core.batch import Batch
@@ -97,10 +98,8 @@ class ActionableModels(GaussianPolicy):
         self.critic = Critic(self.encoder.feature_dim, sizes.action, config.critic_layers)
         torch.nn.init.constant_(self.critic.output.bias, _INITIAL_OUTPUT[config.reward_scale])
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        shape = (config.cem_iterations, config.cem_samples, sizes.action)
-        fixed = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        fixed[:, 0] = 0.0  # the Gaussian's mean is a candidate too
-        self.register_buffer("_cem_noise", fixed, persistent=False)
+        noise = fixed_noise(config.cem_iterations, config.cem_samples, sizes.action)
+        self.register_buffer("_cem_noise", noise, persistent=False)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of the module's equations; raises `FlywheelError` for a batch without `is_chained`."""
@@ -134,15 +133,15 @@ class ActionableModels(GaussianPolicy):
         """CEM from the actor's Gaussian: the mean that it ends with, or a sample of the Gaussian that it ends with."""
         features = self.encoder(observation, goal)
         mean, log_std = self.acting(features)
-        std = log_std.exp()
-        for fixed in self._cem_noise:
-            noise = fixed if deterministic else torch.randn_like(fixed)
-            candidates = (mean.unsqueeze(1) + std.unsqueeze(1) * noise).clamp(-1.0, 1.0)
-            values = self._value(self.critic.many(features, candidates))
-            best = values.topk(self.config.cem_elites, dim=1).indices
-            elites = candidates.gather(1, best.unsqueeze(-1).expand(-1, -1, self.action_dim))
-            mean, std = elites.mean(dim=1), elites.std(dim=1)
-        return ops.gaussian_action(mean, std.clamp(min=1e-6).log(), deterministic)
+        rounds = self._cem_noise if deterministic else map(torch.randn_like, self._cem_noise)
+        found = cross_entropy_method(
+            lambda candidates: self._value(self.critic.many(features, candidates)),
+            mean,
+            log_std.exp(),
+            rounds,
+            self.config.cem_elites,
+        )
+        return ops.gaussian_action(found.mean, found.std.clamp(min=1e-6).log(), deterministic)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Both networks at one rate."""

@@ -68,6 +68,8 @@ class Algorithm(nn.Module, ABC):
     Config: ClassVar[type[AlgorithmConfig]]
     relabel: ClassVar[Literal["task", "hindsight", "hierarchical", "contrastive", "actionable"]] = "task"
     """How transitions are to be relabelled for it."""
+    needs_returns: ClassVar[bool] = False
+    """Whether it needs the returns that the data went on to collect."""
 
     actor: nn.Module
 

@@ -1,13 +1,14 @@
 """Conservative Q-learning, CQL(H) (Kumar, Zhou, Tucker, Levine 2020; arXiv 2006.04779), on soft actor-critic.
 
     L_Q     = (Q_k(s, a) - y)^2 + w (log sum_i exp(Q_k(s, a_i) - log mu(a_i)) - Q_k(s, a))   (eq. 4, appendix F)
-    y       = r + gamma min_k Qbar_k(s', a'),  a' ~ pi(.|s')                                  (deterministic backup)
+    y       = r + gamma min_k Qbar_k(s', a'),  a' ~ pi(.|s')  (deterministic backup; or the best of N such actions)
     L_pi    = alpha log pi(a~|s) - min_k Q_k(s, a~),  a~ ~ pi(.|s)
     L_alpha = -alpha (log pi(a~|s) - A)                                                       (target entropy -A)
 
 The a_i are N uniform actions, N of pi(.|s) and N of pi(.|s'); the latter are evaluated at s with their density at s', as in the
-reference (A20.3). No gradient reaches the actor through them (A20.5). The Lagrange form, which is on by default in the
-reference's command line but off in its recommendations (A20.1), is off unless `lagrange_threshold` is given.
+reference (A20.3). CQL(rho) leaves the densities out. No gradient reaches the actor through these actions (A20.5). The Lagrange
+form, which is on by default in the reference's command line but off in its recommendations (A20.1), is off unless
+`lagrange_threshold` is given.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ class CQLConfig(AlgorithmConfig):
     """Adam's step size for the critics (and the Lagrange multiplier, where there is one)."""
     target_rate: float = 0.005
     """How far the target critics move towards the critics at each update."""
+    importance_sampling: bool = True
+    """CQL(H): subtract the actions' log densities in the log-sum-exp; without it is CQL(rho)."""
+    max_target_backup: bool = False
+    """Bootstrap from the best of N actions of pi(.|s') instead of from one."""
     lagrange_threshold: float | None = None
     """Tune w's multiplier by dual ascent until the conservative term is this large; off by default."""
 
@@ -71,14 +76,24 @@ class CQL(Algorithm):
         policy: Policy = self.actor(features)
         with torch.no_grad():
             next_policy: Policy = self.actor(next_features)
-            next_action = ops.sample_tanh_gaussian(*next_policy, 1)[0].squeeze(1)
-            next_value = self.target_critic(next_features, next_action).amin(dim=0)
+            next_value = self._next_value(next_features, next_policy)
             actions, log_density = self._proposals(policy, next_policy)
         q = self.critic(features, batch.action)
-        gap = sum_of_logsumexp(self.critic, features, actions, log_density) / len(features) - q.mean(dim=1).sum()
+        pushed_down = sum_of_logsumexp(self.critic, features, actions, log_density, self._floor(batch))
+        gap = pushed_down / len(features) - q.mean(dim=1).sum()
         td_loss = ops.squared_td_loss(q, ops.td_target(batch.reward, batch.discount, next_value))
         self._metrics = {"q": q.detach().mean(), "conservative_gap": gap.detach() / self.critic.members}
         return self._critic_losses(td_loss, self.config.conservative_weight * gap) | self._actor_losses(features, policy)
+
+    def _floor(self, batch: Batch) -> Tensor | None:
+        """Below which an action's value is not pushed down, (B, 3 N); none here (`cal_ql` has one)."""
+        return None
+
+    def _next_value(self, next_features: Tensor, next_policy: Policy) -> Tensor:
+        """min_k Qbar_k(s', a') of one action of the policy, or of the best of N: (B,)."""
+        count = self.config.n_actions if self.config.max_target_backup else 1
+        actions = ops.sample_tanh_gaussian(*next_policy, count)[0]
+        return self.target_critic.many(next_features, actions).amin(dim=0).amax(dim=1)
 
     def _critic_losses(self, td_loss: Tensor, conservative: Tensor) -> dict[str, Tensor]:
         threshold = self.config.lagrange_threshold
@@ -107,7 +122,8 @@ class CQL(Algorithm):
         current, log_current = ops.sample_tanh_gaussian(*policy, count)
         following, log_following = ops.sample_tanh_gaussian(*next_policy, count)
         log_uniform = torch.full_like(log_current, ops.uniform_log_density(self.action_dim))
-        return torch.cat([uniform, current, following], 1), torch.cat([log_uniform, log_current, log_following], 1)
+        log_density = torch.cat([log_uniform, log_current, log_following], 1)
+        return torch.cat([uniform, current, following], 1), log_density * self.config.importance_sampling
 
     def after_step(self) -> None:
         """Move the target critics."""

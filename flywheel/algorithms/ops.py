@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 
 LOG_2 = math.log(2.0)
+_FROM_BOUND = 1e-3
+_SMALL = 1e-6
+"""Keeps the square root's gradient finite where two sets are the same."""
 LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
@@ -65,6 +68,36 @@ def sample_tanh_gaussian(mean: Tensor, log_std: Tensor, count: int) -> tuple[Ten
     noise = torch.randn(mean.shape[0], count, mean.shape[1], device=mean.device)
     before = mean.unsqueeze(1) + noise * log_std.exp().unsqueeze(1)
     return torch.tanh(before), tanh_gaussian_log_prob(noise, log_std.unsqueeze(1), before)
+
+
+def sample_before_tanh(mean: Tensor, log_std: Tensor, count: int) -> Tensor:
+    """`count` reparameterised samples of N(mean, std), whose tanh is an action: (B, A) -> (B, count, A)."""
+    noise = torch.randn(mean.shape[0], count, mean.shape[1], device=mean.device)
+    return mean.unsqueeze(1) + noise * log_std.exp().unsqueeze(1)
+
+
+def tanh_gaussian_log_density(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
+    """Log density of given actions under tanh(N(mean, std)): (..., A) each -> (...,).
+
+    It grows without limit at the bounds of the action, which therefore is taken to stay 1e-3 away from them (BRAC's CLIP_EPS).
+    """
+    _same_shape(mean, log_std, action)
+    before = torch.atanh(action.clamp(-1.0 + _FROM_BOUND, 1.0 - _FROM_BOUND))
+    return tanh_gaussian_log_prob((before - mean) * torch.exp(-log_std), log_std, before)
+
+
+def mmd(one: Tensor, other: Tensor, sigma: float) -> Tensor:
+    """Maximum mean discrepancy of two sets of samples per state (BEAR, eq. 5): (B, N, A), (B, M, A) -> (B,).
+
+    With the Laplacian kernel exp(-|x - y|_1 / (2 sigma)). The biased estimate, each sample compared with itself too, as in the official code.
+    """
+
+    def kernel(left: Tensor, right: Tensor) -> Tensor:
+        distance = (left.unsqueeze(2) - right.unsqueeze(1)).abs().sum(dim=-1)
+        return torch.exp(-distance / (2.0 * sigma)).mean(dim=(1, 2))
+
+    squared = kernel(one, one) + kernel(other, other) - 2.0 * kernel(one, other)
+    return (squared + _SMALL).sqrt()
 
 
 def tanh_gaussian_log_prob(noise: Tensor, log_std: Tensor, before: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class Updater:
 
     def __init__(self, algorithm: str, columns: Columns) -> None:
         cls = registry.load("algorithms", algorithm, Algorithm)  # type: ignore[type-abstract]
-        recipe = make_recipe(DataConfig(), cls.relabel, columns, None, None)
+        recipe = make_recipe(DataConfig(), cls, columns)
         torch.manual_seed(0)
         self._algorithm = cls(cls.Config(), Sizes(OBSERVATION_DIM, ACTION_DIM, recipe.goal_conditioned))
         self._optimizer = Adam(self._algorithm.parameter_groups(), fused=True)

@@ -1,7 +1,7 @@
 """Actors: features (B, F) -> mean and log standard deviation of a Gaussian over actions, each (B, A).
 
-The densities are in `algorithms/ops.py`. Both actors' most likely action is `tanh` of the layer called `mean`, so that one
-can be started from the other.
+The densities are in `algorithms/ops.py`. Every actor's most likely action is `tanh` of the layer called `mean`, so that one can
+be started from another.
 """
 
 from __future__ import annotations
@@ -33,6 +33,19 @@ class GaussianActor(nn.Module):
         """(B, F) -> mean (B, A) in [-1, 1], log-std (B, A)."""
         mean = torch.tanh(self.mean(self.hidden(features)))
         return mean, self.log_std.clamp(*self.LOG_STD_RANGE).expand_as(mean)
+
+
+class DeterministicActor(nn.Module):
+    """One action per state (TD3)."""
+
+    def __init__(self, feature_dim: int, action_dim: int, layers: Layers) -> None:
+        super().__init__()
+        self.hidden = MLP(feature_dim, layers)
+        self.mean = nn.Linear(layers.width, action_dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, F) -> (B, A) in [-1, 1]."""
+        return torch.tanh(self.mean(self.hidden(features)))
 
 
 class TanhGaussianActor(nn.Module):

@@ -9,11 +9,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from flywheel.algorithms.base import Algorithm
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.columns import Columns
 from flywheel.datasets.mixture import Mixture
 from flywheel.datasets.relabel import ActionableGoals, ActorGoals, Hindsight, Relabeler, TaskGoal, TaskReward, choose_task_goal
-from flywheel.datasets.returns import NStep
+from flywheel.datasets.returns import MonteCarlo, NStep, monte_carlo_returns
 from flywheel.datasets.sampler import MixedSampler, Sampler, UniformSampler, WeightedSampler
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.table import EpisodeTable
@@ -77,10 +78,17 @@ class Recipe:
 
 
 def make_recipe(
-    data: DataConfig, relabel: Relabel, columns: Columns | Mixture, initial: LearnedPolicy | None, initial_run: Path | None
+    data: DataConfig,
+    algorithm: type[Algorithm],
+    columns: Columns | Mixture,
+    initial: LearnedPolicy | None = None,
+    initial_run: Path | None = None,
 ) -> Recipe:
-    """The recipe of a configuration; `relabel` is what auto stands for."""
-    recipe = _with_goals(data, relabel, columns, initial, _sampler(data, columns, initial_run))
+    """The recipe of a configuration for an algorithm."""
+    recipe = _with_goals(data, algorithm.relabel, columns, initial, _sampler(data, columns, initial_run))
+    if algorithm.needs_returns:
+        returns = monte_carlo_returns(columns.table, columns.reward, data.discount)
+        recipe = replace(recipe, relabeler=MonteCarlo(recipe.relabeler, returns))
     if data.n_step == 1:
         return recipe
     return replace(recipe, relabeler=NStep(recipe.relabeler, data.n_step, data.discount, columns.reward))

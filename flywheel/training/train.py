@@ -114,7 +114,7 @@ def _run(config: TrainConfig, on_progress: Progress, on_reading: Progress) -> No
     sources = open_sources(config.store, config.data, config.output, on_reading)
     columns, store = join(sources), sources[0].store
     initial = _load_initial(config.initial, store) if config.initial else None
-    recipe = make_recipe(config.data, algorithm_class(config.name).relabel, columns, initial, config.initial)
+    recipe = make_recipe(config.data, algorithm_class(config.name), columns, initial, config.initial)
     header = _header(config, sources, columns, initial, recipe)
     algorithm = _build(config, header, columns, initial)
     _claim(config, sources)

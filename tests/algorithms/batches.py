@@ -33,6 +33,7 @@ def random_batch(seed: int, size: int = 16) -> Batch:
         actor_goal={"state": normal(size, STATE_DIM)},
         low_actor_goal={"state": normal(size, STATE_DIM)},
         high_actor_target={"state": normal(size, STATE_DIM)},
+        mc_return=torch.rand(size, generator=generator),
         is_chained=kind > 0.75,
     )
 

@@ -14,6 +14,11 @@ from tests.algorithms import corridor
 from tests.algorithms.batches import ACTION_DIM, STATE_DIM, fit, random_batch
 
 
+def _batch(seed: int, size: int = 16) -> Batch:
+    """Without the data's returns, below which no target may lie."""
+    return dataclasses.replace(random_batch(seed, size), mc_return=None)
+
+
 def _make(**settings: object) -> ActionableModels:
     torch.manual_seed(0)
     config = ActionableModelsConfig(**{"hidden": (16, 16), **settings})
@@ -22,7 +27,7 @@ def _make(**settings: object) -> ActionableModels:
 
 def test_a_row_that_reaches_its_goal_is_terminal() -> None:
     """A13 (i): its target is 1, whatever lies behind the goal."""
-    batch = random_batch(0)
+    batch = _batch(0)
     reached = (batch.reward > 0)[:, None]
     assert reached.any()
     moved = torch.where(reached, batch.next_observation["state"] + 100, batch.next_observation["state"])
@@ -39,14 +44,14 @@ def test_negatives_never_change_the_targets_of_the_datas_actions() -> None:
     targets = []
     for settings in ({"n_negatives": 1}, {"n_negatives": 32}, {"negative_weight": 0.0}):
         algorithm = _make(**settings)
-        algorithm.losses(random_batch(0))
+        algorithm.losses(_batch(0))
         targets.append(algorithm.metrics()["target"])
     assert torch.equal(targets[0], targets[1])
     assert torch.equal(targets[0], targets[2])
 
 
 def test_negatives_pull_unseen_actions_to_zero_and_no_further() -> None:
-    batch = random_batch(0, size=64)
+    batch = _batch(0, size=64)
     algorithm = fit(_make(learning_rate=3e-3, negative_weight=3.0), lambda _: batch, range(300))
     features = algorithm.encoder(batch.observation, batch.goal)
     with torch.no_grad():
@@ -57,7 +62,7 @@ def test_negatives_pull_unseen_actions_to_zero_and_no_further() -> None:
 
 def test_a_chained_end_keeps_its_value_without_reward_or_bootstrap() -> None:
     """If every row is such an end, the targets are the target critic's own values."""
-    algorithm, batch = _make(), random_batch(0)
+    algorithm, batch = _make(), _batch(0)
     batch = dataclasses.replace(batch, is_chained=torch.ones_like(batch.is_chained))
     algorithm.losses(batch)
     features = algorithm.encoder(batch.observation, batch.goal)
@@ -66,7 +71,7 @@ def test_a_chained_end_keeps_its_value_without_reward_or_bootstrap() -> None:
 
 
 def test_found_connections_are_counted_among_the_chained_rows() -> None:
-    algorithm, batch = _make(), random_batch(0)
+    algorithm, batch = _make(), _batch(0)
     for bias, expected in ((-9.0, 0.0), (9.0, 1.0)):
         torch.nn.init.constant_(algorithm.target_critic.output.bias, bias)
         algorithm.losses(batch)
@@ -126,6 +131,6 @@ def test_goals_are_reached_also_where_no_episode_led_from_start_to_goal() -> Non
 
 def test_a_batch_without_marked_chaining_and_a_network_without_goal_are_refused() -> None:
     with pytest.raises(FlywheelError, match="actionable"):
-        _make().losses(dataclasses.replace(random_batch(0), is_chained=None))
+        _make().losses(dataclasses.replace(_batch(0), is_chained=None))
     with pytest.raises(FlywheelError, match="goal"):
         ActionableModels(ActionableModelsConfig(), Sizes(STATE_DIM, ACTION_DIM, False))

@@ -19,7 +19,7 @@ def test_a_near_miss_is_suggested() -> None:
 
 
 def test_far_from_everything_the_known_names_are_listed() -> None:
-    with pytest.raises(FlywheelError, match=r"There is no algorithm 'zzz'; known: actionable_models, bc, "):
+    with pytest.raises(FlywheelError, match=r"There is no algorithm 'zzz'; known: actionable_models, .*bc, "):
         registry.module("algorithms", "zzz")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flywheel.algorithms.bc import BCConfig
+from flywheel.algorithms.bc import BC, BCConfig
 from flywheel.algorithms.iql import IQLConfig
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import ActionSpec, ArraySpec, ObservationSpec
@@ -129,7 +129,7 @@ def test_balanced_draws(tmp_path: Path, balance: str) -> None:
     store = make_store(tmp_path, range(6))
     store.label([store.rows()[0].episode_id], "task", "push", by="test")
     columns = Columns.open(store, store.snapshot())
-    recipe = make_recipe(DataConfig(balance=balance), "task", columns, None, None)  # type: ignore[arg-type]
+    recipe = make_recipe(DataConfig(balance=balance), BC, columns)  # type: ignore[arg-type]
     assert isinstance(recipe.sampler, WeightedSampler)
     drawn = recipe.sampler.sample(np.random.default_rng(0), 60_000).episode
     share = np.bincount(drawn, minlength=6) / 60_000
@@ -144,7 +144,7 @@ def test_episodes_that_any_store_of_the_initial_run_had_are_not_new(tmp_path: Pa
     again = dataclasses.replace(data, new_fraction=0.5)
     columns = join(open_sources(store.path, again, tmp_path / "second", lambda done, total: None))
     with pytest.raises(FlywheelError, match="no new episodes"):
-        make_recipe(again, "task", columns, None, tmp_path / "first")
+        make_recipe(again, BC, columns, None, tmp_path / "first")
 
 
 @pytest.mark.parametrize(
