@@ -7,7 +7,8 @@
     L_pi  = alpha E[D(s)] - E[ min_k Q_k(s, a~) ],  the second term only after the warm-up
 
 b is a model of the behaviour policy, which nobody knows. Differences from the official code: b is learned along with the rest
-instead of beforehand, so the warm-up counts from the beginning; of its divergences the primal ones; no entropy bonus (its default).
+instead of beforehand, so the warm-up counts from the beginning; of its divergences the primal ones; no entropy bonus, as by
+its default.
 """
 
 from __future__ import annotations

@@ -89,7 +89,8 @@ def tanh_gaussian_log_density(mean: Tensor, log_std: Tensor, action: Tensor) -> 
 def mmd(one: Tensor, other: Tensor, sigma: float) -> Tensor:
     """Maximum mean discrepancy of two sets of samples per state (BEAR, eq. 5): (B, N, A), (B, M, A) -> (B,).
 
-    With the Laplacian kernel exp(-|x - y|_1 / (2 sigma)). The biased estimate, each sample compared with itself too, as in the official code.
+    With the Laplacian kernel exp(-|x - y|_1 / (2 sigma)). It is the biased estimate, where each sample is compared with itself
+    too, as in the official code.
     """
 
     def kernel(left: Tensor, right: Tensor) -> Tensor:
