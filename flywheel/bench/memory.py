@@ -2,8 +2,8 @@
 
 The store's decoded pictures are ten times the budget, real bytes on a real disk. Ours trains (``bc`` through `train`, with both
 cameras in every batch) once on a cache that keeps pictures raw up to the budget and the others as JPEG, and once on one that
-keeps all of them raw. TF-data reads the same store beside it, as its users write it. Each side is a process of its own that
-works when it is told to, in turn with the others, and is looked at after each burst.
+keeps all of them raw. TF-data then reads the same store, as its users write it, with a shuffle buffer of 10,000 steps. Each
+is a process of its own, one after the other so that none takes another's memory, and is looked at after each burst of work.
 
 Anonymous memory is what a process holds of its own: it must fit. The proportional set (PSS) has the mapped pages of the cache,
 too, which the system takes back whenever somebody needs them. The slope is that of a line through all but the first third.
@@ -17,7 +17,6 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +34,7 @@ from flywheel.core.files import write_atomically
 _MIB = 1 << 20
 _EPISODE_BYTES = (HORIZON + 1) * SIZE * SIZE * 3 * len(CAMERAS)
 _OURS = {"jpeg": "ours, budget raw, the rest JPEG", "raw": "ours, all raw, mapped"}
-_PEERS = {"stream": "TF-data, 10,000 shuffled", "cache": "TF-data, cached, 30,000 shuffled"}
+_PEER = "TF-data over RLDS JPEG"
 
 
 @dataclass(frozen=True)
@@ -126,16 +125,18 @@ class _Bursts:
 
 
 def measure(config: MemoryConfig, folder: Path) -> dict[str, Course]:
-    """The course of every side; each is told to work in turn."""
+    """The course of every side, one after the other."""
     rounds = max(1, round(60 * config.minutes / config.seconds))
-    courses = {name: Course([], []) for name in (_OURS | _PEERS).values()}
-    with ExitStack() as stack:
-        sides = {name: stack.enter_context(Side(command)) for name, command in _commands(config, folder).items()}
-        for number in range(1, rounds + 1):
-            for name, side in sides.items():
-                courses[name].rates.append(side.burst(config.seconds))
-                courses[name].readings.append(Reading(number * config.seconds, *read_memory(side.process)))
-            print(f"round {number} of {rounds}: {_now(courses)}", file=sys.stderr, flush=True)
+    courses = {}
+    for name, command in _commands(config, folder).items():
+        course = Course([], [])
+        with Side(command) as side:
+            for number in range(1, rounds + 1):
+                course.rates.append(side.burst(config.seconds))
+                course.readings.append(Reading(number * config.seconds, *read_memory(side.process)))
+                now = f"{course.readings[-1].anonymous:,.0f} MiB"
+                print(f"{name}, round {number} of {rounds}: {now}", file=sys.stderr, flush=True)
+        courses[name] = course
     return courses
 
 
@@ -148,8 +149,7 @@ def _commands(config: MemoryConfig, folder: Path) -> dict[str, list[str]]:
     paths = {kind: folder / kind / path.relative_to(folder / "jpeg") for kind in _OURS}
     own = [sys.executable, "-m", "flywheel.bench.memory", "serve"]
     ours = {name: [*own, str(paths[kind]), kind, str(config.budget_mib * _MIB)] for kind, name in _OURS.items()}
-    peer = [sys.executable, "-m", "flywheel.bench.peer_tfdata", str(path)]
-    return ours | {name: [*peer, kind] for kind, name in _PEERS.items()}
+    return ours | {_PEER: [sys.executable, "-m", "flywheel.bench.peer_tfdata", str(path), "stream"]}
 
 
 def main(config: MemoryConfig) -> None:
@@ -176,10 +176,6 @@ def _row(side: str, course: Course) -> str:
     return (
         f"| {side} | {own[0]:,.0f} to {own[-1]:,.0f} | {max(own):,.0f} | {course.slope():+.1f} | {highest:,.0f} | {rate:,.0f} |"
     )
-
-
-def _now(courses: dict[str, Course]) -> str:
-    return ", ".join(f"{course.readings[-1].anonymous:,.0f} MiB" for course in courses.values())
 
 
 if __name__ == "__main__":
