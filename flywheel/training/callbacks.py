@@ -24,10 +24,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target with fsync; Lightning's own goes through $TMPDIR and never syncs (reliability.md §5)."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Replace the checkpoint at `path`, whole or not at all."""
+        """Replace the checkpoint at `path`, whole or not at all; raises `FlywheelError` where the disk refuses it."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        write_atomically(Path(path), buffer.getvalue())
+        try:
+            write_atomically(Path(path), buffer.getvalue())
+        except OSError as error:
+            raise FlywheelError(
+                f"The checkpoint {path} cannot be written ({error.strerror}); the one before is kept; make room, and give the "
+                "same command again."
+            ) from None
 
 
 class Checkpoint(Callback):

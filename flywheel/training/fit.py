@@ -18,7 +18,9 @@ from lightning import Trainer
 from flywheel.core.errors import FlywheelError
 from flywheel.training.callbacks import AtomicCheckpointIO, Checkpoint, MetricsLog, Progress, ReportProgress
 from flywheel.training.data import ChunkSource, StoreDataModule
-from flywheel.training.module import AlgorithmModule
+from flywheel.training.module import AlgorithmModule, NonFiniteError
+
+FAULT_FILE = "non_finite.safetensors"
 
 
 def fit(
@@ -26,7 +28,8 @@ def fit(
 ) -> None:
     """Bring the module to so many updates, with ``last.ckpt`` and ``metrics.csv`` in the run's folder.
 
-    Raises `FlywheelError` for a checkpoint that is damaged or has more updates, and for losses that become non-finite.
+    Raises `FlywheelError` for a checkpoint that is damaged or has more updates or cannot be written, and `NonFiniteError`,
+    with the update that was to blame in ``non_finite.safetensors``.
     """
     checkpoint = folder / "last.ckpt"
     metrics = MetricsLog(folder / "metrics.csv")
@@ -56,7 +59,13 @@ def fit(
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        trainer.fit(module, datamodule=StoreDataModule(source, span), ckpt_path=checkpoint if held else None, weights_only=True)
+        try:
+            trainer.fit(
+                module, datamodule=StoreDataModule(source, span), ckpt_path=checkpoint if held else None, weights_only=True
+            )
+        except NonFiniteError as error:
+            error.fault.save(folder / FAULT_FILE)
+            raise NonFiniteError(error.fault, folder / FAULT_FILE) from None
 
 
 def _load_checkpoint(path: Path) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +15,22 @@ from torch.optim import Adam, Optimizer
 from flywheel.algorithms.base import Algorithm
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
+from flywheel.training.data import WHOLE, Part
+from flywheel.training.faults import Fault, first_non_finite
 
 
 class NonFiniteError(FlywheelError):
-    """A loss or a weight became NaN or infinite; nothing of that state is ever saved (reliability.md T3)."""
+    """A loss, a gradient or a weight became NaN or infinite; nothing of that state is ever saved (reliability.md T3)."""
+
+    def __init__(self, fault: Fault, kept: Path | None = None) -> None:
+        """`kept` is the file that holds the fault."""
+        when = f"in update {fault.update} ({fault.found})" if fault.found else f"after update {fault.update}"
+        where = f", and the batch that did it is in {kept}" if kept else ""
+        super().__init__(
+            f"Training became non-finite {when}; the last good checkpoint is kept{where}. Lower the learning rates, or look for "
+            "broken data with 'flywheel store verify'."
+        )
+        self.fault = fault
 
 
 class AlgorithmModule(LightningModule):
@@ -23,41 +38,38 @@ class AlgorithmModule(LightningModule):
 
     Everything random in an update is drawn from torch's generator, which is seeded from (seed, update): a resumed run
     needs no generator state to be bit-identical to an uninterrupted one.
+
+    Several processes each take their part of every batch and average the gradients, so that their weights stay equal.
     """
 
-    def __init__(self, algorithm: Algorithm, *, batch_size: int, seed: int) -> None:
+    def __init__(self, algorithm: Algorithm, *, batch_size: int, seed: int, part: Part = WHOLE) -> None:
+        """`batch_size` counts the rows of all processes together; `part` says which of them come here."""
         super().__init__()
         self.automatic_optimization = False
         self.algorithm = algorithm
-        self.batch_size = batch_size
+        self.rows = batch_size // part.world
         self.seed = seed
+        self.part = part
         self.update = 0
         self.means: dict[str, float] = {}
-        """The last chunk's mean losses and metrics."""
+        """The last chunk's mean losses and metrics, over all processes."""
 
     def configure_optimizers(self) -> Optimizer:
         """One Adam over all parameters; a learning rate per network comes as a parameter group."""
         return Adam(self.algorithm.parameter_groups(), fused=True)
 
     def training_step(self, chunk: Batch, _: int) -> None:
-        """Take one update per `batch_size` rows of the chunk; raises `NonFiniteError`, naming the loss."""
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, Optimizer)
-        totals: dict[str, Tensor] = {}
-        for start in range(0, len(chunk), self.batch_size):
-            torch.manual_seed(seed_of(self.seed, self.update))
-            losses = self.algorithm.losses(chunk[start : start + self.batch_size])
-            optimizer.zero_grad(set_to_none=True)
-            torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            self.algorithm.after_step()
-            self.update += 1
-            for name, loss in losses.items():
-                totals[name] = totals.get(name, torch.zeros_like(loss.detach())) + loss.detach()
-        updates = len(chunk) // self.batch_size
-        self.means = {f"loss/{name}": float(total) / updates for name, total in totals.items()}
-        self.means |= {name: float(value) for name, value in self.algorithm.metrics().items()}
-        self._refuse_non_finite()
+        """Take one update per batch of the chunk; raises `NonFiniteError` with the update that was to blame."""
+        first, state = self.update, self._copy_state()
+        losses: dict[str, list[Tensor]] = {}
+        for batch in self._batches(chunk):
+            for name, loss in self._take_update(batch).items():
+                losses.setdefault(name, []).append(loss)
+        means = {f"loss/{name}": torch.stack(values).mean() for name, values in losses.items()}
+        self.means = self._average(means | self.algorithm.metrics())
+        if first_non_finite(self._state()) or not torch.isfinite(torch.tensor([self.means[name] for name in means])).all():
+            self._load_state(first, state)
+            raise NonFiniteError(self._find_fault(chunk))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """One copy per chunk (Lightning's own mover refuses frozen dataclasses)."""
@@ -71,16 +83,82 @@ class AlgorithmModule(LightningModule):
         """Take the update counter back."""
         self.update = int(checkpoint["update"])
 
-    def _refuse_non_finite(self) -> None:
-        bad = [name for name, value in self.means.items() if not torch.isfinite(torch.tensor(value))]
-        norms = torch.stack(torch._foreach_norm([p.detach() for p in self.algorithm.parameters()]))
-        if bad or not torch.isfinite(norms).all():
-            raise NonFiniteError(
-                f"Training became non-finite by update {self.update} ({', '.join(bad) or 'a weight'}); the last good checkpoint "
-                "is kept. Lower the learning rates, or look for broken data with 'flywheel store verify'."
-            )
+    @property
+    def _optimizer(self) -> Optimizer:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, Optimizer)
+        return optimizer
+
+    def _batches(self, chunk: Batch) -> Iterator[Batch]:
+        return (chunk[start : start + self.rows] for start in range(0, len(chunk), self.rows))
+
+    def _take_update(self, batch: Batch) -> dict[str, Tensor]:
+        """Its losses, detached."""
+        optimizer = self._optimizer
+        torch.manual_seed(seed_of(self.seed, self.update, self.part.rank))
+        losses = self.algorithm.losses(batch)
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        if self.part.world > 1:
+            self._average_gradients()
+        optimizer.step()
+        self.algorithm.after_step()
+        self.update += 1
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _average_gradients(self) -> None:
+        # All at once, after the backward: for networks this small one message costs less than many that overlap with it.
+        gradients = [p.grad for p in self.algorithm.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        averaged = torch.split(self._mean_over_processes(flat), [gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(gradients, [part.view_as(gradient) for part, gradient in zip(averaged, gradients, strict=True)])
+
+    def _average(self, named: dict[str, Tensor]) -> dict[str, float]:
+        """Scalars as numbers, averaged over the processes, with one wait for the device."""
+        stacked = torch.stack([value.detach().to(self.device, torch.float32).mean() for value in named.values()])
+        return dict(zip(named, self._mean_over_processes(stacked).tolist(), strict=True))
+
+    def _mean_over_processes(self, tensor: Tensor) -> Tensor:
+        reduced = self.trainer.strategy.reduce(tensor, reduce_op="mean")
+        assert isinstance(reduced, Tensor)
+        return reduced
+
+    def _state(self) -> dict[str, Tensor]:
+        """All that a checkpoint would hold and that an update changes."""
+        moments = {
+            f"optimizer/{number}.{name}": value
+            for number, values in enumerate(self._optimizer.state.values())
+            for name, value in values.items()
+        }
+        return {f"weight/{name}": tensor for name, tensor in self.algorithm.state_dict().items()} | moments
+
+    def _copy_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return _cloned(self.algorithm), copy.deepcopy(self._optimizer.state_dict())
+
+    def _load_state(self, update: int, state: tuple[dict[str, Tensor], dict[str, Any]]) -> None:
+        self.update = update
+        self.algorithm.load_state_dict(state[0])
+        self._optimizer.load_state_dict(state[1])
+
+    def _find_fault(self, chunk: Batch) -> Fault:
+        """Repeat the chunk, looking at everything after each update: that would be too slow to do always."""
+        first, start = self.update, _cloned(self.algorithm)
+        for batch in self._batches(chunk):
+            before, update = _cloned(self.algorithm), self.update
+            losses = self._average(self._take_update(batch))
+            gradients = {f"gradient/{n}": p.grad for n, p in self.algorithm.named_parameters() if p.grad is not None}
+            named = {f"loss/{name}": torch.tensor(loss) for name, loss in losses.items()}
+            # In the order in which one follows from the other.
+            found = first_non_finite(named) or first_non_finite(gradients) or first_non_finite(self._state())
+            if found:
+                return Fault(found, update, seed_of(self.seed, update, self.part.rank), losses, batch, before)
+        return Fault("", first, seed_of(self.seed, first, self.part.rank), {}, chunk, start)
 
 
-def seed_of(seed: int, update: int) -> int:
-    """A 64-bit generator seed for one update (the odd constant is 2^64 / golden ratio, which spreads neighbours apart)."""
-    return (seed * 0x9E3779B97F4A7C15 + update) % 2**63
+def seed_of(seed: int, update: int, rank: int = 0) -> int:
+    """A 63-bit generator seed for one update of one process (odd constants, 2^64 over golden ratios, spread neighbours apart)."""
+    return (seed * 0x9E3779B97F4A7C15 + rank * 0xD1342543DE82EF95 + update) % 2**63
+
+
+def _cloned(algorithm: Algorithm) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in algorithm.state_dict().items()}
