@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flywheel.datasets.index import EpisodeIndex, Fingerprint, IndexRow, Shard, index_row
 from flywheel.datasets.layout import Layout, Shards
-from flywheel.datasets.tfrecord import Damage, DamagedError, DamageWarning, Record, scan
+from flywheel.datasets.tfrecord import Damage, DamagedError, DamageWarning, Record, holds_crc, scan
 
 
 @dataclass
@@ -52,6 +52,11 @@ class Catalog:
         """The rows of every shard that could be read, by its name."""
         return self._sealed
 
+    @property
+    def journal_bytes(self) -> int:
+        """Bytes of the episodes in journals, without the room that writers have made ahead."""
+        return sum(journal.end for journal in self._journals.values())
+
     def save_index(self) -> None:
         """Add every sealed shard to the index on disk."""
         self._index.save(self._sealed)
@@ -67,14 +72,13 @@ class Catalog:
         return present
 
     def _read_journal(self, path: Path, name: str) -> None:
-        status = path.stat()
-        journal = self._journals.setdefault(name, _Journal(status.st_ino))
-        if journal.inode != status.st_ino:  # recovery has replaced a damaged journal by its whole records
-            self._forget(self._journals.pop(name).rows)
-            journal = self._journals.setdefault(name, _Journal(status.st_ino))
-        if status.st_size <= journal.end:
-            return
         with path.open("rb") as file:
+            inode = os.fstat(file.fileno()).st_ino
+            journal = self._journals.setdefault(name, _Journal(inode))
+            if journal.inode != inode:  # recovery has replaced a damaged journal by its whole records
+                self._forget(self._journals.pop(name).rows)
+                journal = self._journals.setdefault(name, _Journal(inode))
+            self._forget_refused(journal, file.fileno())
             for item in scan(file.fileno(), journal.end):
                 if isinstance(item, Record):
                     row = _row(item, name, path)
@@ -82,6 +86,16 @@ class Catalog:
                         self._take_unsealed(journal, row, item.end)
                 elif not item.torn:  # what is torn at the end is an episode being written
                     _warn(path, item.reason)
+
+    def _forget_refused(self, journal: _Journal, descriptor: int) -> None:
+        """Forget the last row if its record is not there any more: the disk refused it, after it was read, and it was cut off."""
+        if journal.rows and not holds_crc(descriptor, journal.end, journal.rows[-1].crc):
+            refused = journal.rows.pop()
+            self._forget([refused])
+            journal.end = refused.offset
+            for row in (row for other in self._journals.values() for row in other.rows):
+                if row.episode_id == refused.episode_id:  # another writer has stored it since
+                    self.rows.setdefault(row.episode_id, row)
 
     def _take_unsealed(self, journal: _Journal, row: IndexRow, end: int) -> None:
         journal.end = end

@@ -125,6 +125,11 @@ class Layout:
         return self.path / ".append.lock"
 
     @property
+    def unsynced(self) -> Path:
+        """The lock of records that are written and not on the disk yet."""
+        return self.path / ".sync.lock"
+
+    @property
     def plan(self) -> Path:
         """What the compaction that is under way will make."""
         return self.path / ".meta" / "compaction.json"

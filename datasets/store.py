@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -244,11 +244,7 @@ class EpisodeStore:
 
     def info(self) -> StoreInfo:
         """The store in numbers, as its episodes are labelled."""
-        rows, journal_bytes = self.rows(), 0
-        for path in self._layout.journals.glob("*.tfrecord"):
-            with suppress(FileNotFoundError):  # sealed this moment
-                journal_bytes += path.stat().st_size
-        return count(rows, self._catalog.shards, journal_bytes)
+        return count(self.rows(), self._catalog.shards, self._catalog.journal_bytes)
 
     def _refresh(self) -> None:
         self._catalog.refresh()

@@ -15,6 +15,7 @@ import google_crc32c
 import numpy as np
 
 from flywheel.core.errors import FlywheelError
+from flywheel.datasets.blank import is_unwritten, written_end
 
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
@@ -65,7 +66,9 @@ class Damage:
     end: int
     reason: str
     torn: bool = False
-    """Whether it may be the beginning of a record that was never written to its end."""
+    """Whether it is what was written of a record that nobody was told is stored, or room ahead of the next."""
+    blank: bool = False
+    """Whether nothing is written there at all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,6 +122,11 @@ def read_record(descriptor: int, offset: int, stop: int | None = None) -> Record
     return _checked(offset, payload, _read(descriptor, offset + _HEADER + length, _CRC.size))
 
 
+def holds_crc(descriptor: int, end: int, crc: int) -> bool:
+    """Whether a payload of this masked CRC32C ends at a place of an open file, by what is stored there."""
+    return os.pread(descriptor, _CRC.size, end - _CRC.size) == _CRC.pack(crc)
+
+
 def parse_record(data: bytes, offset: int) -> Record:
     """The record that some bytes begin with, which lie at an offset of their file; raises `DamagedError` if it is not whole."""
     length = _sound_length(data[:_HEADER], offset, len(data))
@@ -126,22 +134,40 @@ def parse_record(data: bytes, offset: int) -> Record:
 
 
 def scan(descriptor: int, start: int = 0, stop: int | None = None) -> Iterator[Record | Damage]:
-    """Every whole record from `start` on, and what lies between them if that is not nothing.
+    """Every whole record from `start` on, and what lies between and behind them if that is not nothing.
 
-    Behind a damaged length the search goes on byte by byte for the next length that agrees with its CRC.
+    Behind a damaged length the search goes on byte by byte for the next length that agrees with its CRC. A file that its writer
+    has made room in (`blank`) reads as if it ended there, and the room is the last item.
     """
-    stop = os.fstat(descriptor).st_size if stop is None else stop
+    stop = written = os.fstat(descriptor).st_size if stop is None else stop
     while start < stop:
         try:
             record = read_record(descriptor, start, stop)
         except DamagedError as error:
-            following = _after_damage(descriptor, start, stop)
-            torn = following == stop and (isinstance(error, TornError) or _is_blank(descriptor, start, stop))
-            yield Damage(start, following, str(error), torn)
-            start = following
+            written = written_end(descriptor, start, written)
+            item = _what_is_left(descriptor, start, written, stop, str(error))
         else:
-            yield record
-            start = record.end
+            item = record
+        yield item
+        start = item.end
+
+
+def _what_is_left(descriptor: int, start: int, written: int, stop: int, reason: str) -> Record | Damage:
+    """What is at a place where no whole record was read, in a file where nothing is written from `written` to `stop`."""
+    if start >= written:
+        return Damage(start, stop, f"Nothing is written from byte {start} on.", torn=True, blank=True)
+    try:
+        end = following = start + OVERHEAD + _record_length(descriptor, start, stop)
+        is_cut = False
+    except DamagedError as error:
+        end, following = written, _next_length(descriptor, start + 1, written, stop)
+        is_cut = isinstance(error, TornError) or written - start < OVERHEAD
+    if following >= written and (is_cut or is_unwritten(descriptor, start, end)):
+        return Damage(start, stop, reason, torn=True)
+    try:
+        return read_record(descriptor, start, stop)  # its writer may have been at it, and is done now
+    except DamagedError:
+        return Damage(start, following, reason)
 
 
 def _record_length(descriptor: int, offset: int, stop: int) -> int:
@@ -167,15 +193,10 @@ def _checked(offset: int, payload: bytes, crc: bytes) -> Record:
     return Record(offset, payload, stored)
 
 
-def _after_damage(descriptor: int, offset: int, stop: int) -> int:
-    """Where reading goes on behind a damaged record: its own end if its length is sound, else the next sound length."""
-    try:
-        return offset + OVERHEAD + _record_length(descriptor, offset, stop)
-    except DamagedError:
-        pass
-    position = offset + 1
-    while stop - position >= OVERHEAD:
-        window = _read(descriptor, position, min(_WINDOW + _HEADER, stop - position))
+def _next_length(descriptor: int, position: int, written: int, stop: int) -> int:
+    """Where the next record begins, by a length that agrees with its CRC; `stop` if there is none up to `written`."""
+    while written - position >= OVERHEAD:
+        window = _read(descriptor, position, min(_WINDOW + _HEADER, written - position))
         for index in range(len(window) - _HEADER + 1):
             length = _LENGTH.unpack_from(window, index)[0]
             # The cheap comparison sorts out nearly every position before a CRC is computed.
@@ -185,11 +206,6 @@ def _after_damage(descriptor: int, offset: int, stop: int) -> int:
                     return position + index
         position += len(window) - _HEADER + 1
     return stop
-
-
-def _is_blank(descriptor: int, offset: int, stop: int) -> bool:
-    """Whether there are only zeros, as a power loss leaves where a file had grown and its data were not written yet."""
-    return all(not any(_read(descriptor, at, min(_WINDOW, stop - at))) for at in range(offset, stop, _WINDOW))
 
 
 def _read(descriptor: int, offset: int, count: int) -> bytes:

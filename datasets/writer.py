@@ -14,14 +14,14 @@ from typing import Any, NamedTuple, Self
 from flywheel.core.episode import Episode, EpisodeMetadata
 from flywheel.core.errors import FlywheelError, SpecError
 from flywheel.datasets.catalog import Catalog
-from flywheel.datasets.claims import Claims
+from flywheel.datasets.claims import Claims, Unsynced
 from flywheel.datasets.codec import encode_pieces
 from flywheel.datasets.filesystem import check_writable, refusing
 from flywheel.datasets.index import EpisodeIndex, Fingerprint, IndexRow
 from flywheel.datasets.journal import Journal, StoreWarning, publish, recover
 from flywheel.datasets.layout import Layout
 from flywheel.datasets.schema import Schema
-from flywheel.datasets.tfrecord import Piece, frame
+from flywheel.datasets.tfrecord import Framed, Piece, frame
 
 
 def check_metadata(values: Mapping[str, Any]) -> None:
@@ -98,6 +98,7 @@ class EpisodeWriter:
         self._layout, self._schema, self._sealing = layout, schema, sealing
         self._catalog = Catalog(layout)
         self._claims = Claims(layout.claims, self._catalog.refresh)
+        self._unsynced = Unsynced(layout.unsynced)
         self._current: _Open | None = None
         self._full: list[_Open] = []
         self._process = os.getpid()
@@ -133,14 +134,10 @@ class EpisodeWriter:
             raise FlywheelError("An episode writer does not survive a fork; open one in each process.")
         framed = frame(*pieces)
         current = self._open_journal()
-        with self._claims.held():
-            known = self._find(episode.metadata.episode_id)
-            offset = current.journal.write(framed) if known is None else -1
-        # The lock is free by now: writers wait for each other's checks, not for each other's disk.
+        offset, known = self._write(current.journal, episode.metadata.episode_id, framed)
         if known is not None:
             self._make_durable(known)
             return known.episode_id
-        current.journal.sync(offset)
         current.stored.append(_Stored(episode.metadata, episode.transitions, episode.episode_return, offset, framed.crc))
         self.seal_if_due()
         return episode.metadata.episode_id
@@ -179,6 +176,7 @@ class EpisodeWriter:
             self.seal()
         finally:
             self._claims.close()
+            self._unsynced.close()
 
     def _is_due(self, current: _Open) -> bool:
         return (
@@ -187,10 +185,26 @@ class EpisodeWriter:
             or time.monotonic() - current.since >= self._sealing.seconds
         )
 
+    def _write(self, journal: Journal, episode_id: str, framed: Framed) -> tuple[int, IndexRow | None]:
+        """Make a record durable and return its offset, or the row of the episode if it is stored already."""
+        try:
+            with self._claims.held():
+                known = self._find(episode_id)
+                if known is not None:
+                    return -1, known
+                self._unsynced.begin()
+                offset = journal.write(framed)
+            # The claims are free by now: writers wait for each other's checks, not for each other's disk.
+            journal.sync(offset)
+        finally:
+            self._unsynced.end()
+        return offset, None
+
     def _find(self, episode_id: str) -> IndexRow | None:
         """The row of an episode that is stored already. Call it with the claims held; afterwards the id is claimed."""
         if self._claims.claim(episode_id) and episode_id not in self._catalog.rows:
             return None
+        self._unsynced.wait()
         self._catalog.refresh()  # the claim may be of a writer that failed, and the row of an episode that was purged
         return self._catalog.rows.get(episode_id)
 
@@ -213,7 +227,7 @@ class EpisodeWriter:
         return self._current
 
     def _make_durable(self, row: IndexRow) -> None:
-        """An episode that another writer has written may not be on the disk yet, and this one is about to promise that it is."""
+        """An episode of a writer that was killed may not be on the disk yet, and this one is about to promise that it is."""
         with suppress(FileNotFoundError):  # sealed meanwhile, and therefore durable
             descriptor = os.open(self._layout.path / row.shard, os.O_RDONLY)
             try:

@@ -106,7 +106,7 @@ def _check_journal(report: Report, store: EpisodeStore, path: Path, seen: dict[s
                 seen[item.episode_id] = name
             elif isinstance(item, Damage) and item.torn:
                 what = f"An episode that nobody was told is stored ends it, from byte {item.offset} on."
-                report.leftovers.append(Problem(name, what))
+                report.leftovers += [] if item.blank else [Problem(name, what)]
             else:
                 report.problems.append(Problem(name, item.reason if isinstance(item, Damage) else item))
     except FileNotFoundError:

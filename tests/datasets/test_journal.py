@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -9,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from flywheel.core.errors import FlywheelError
+from flywheel.datasets.blank import blank
 from flywheel.datasets.codec import encode_episode
 from flywheel.datasets.journal import Journal
 from flywheel.datasets.layout import Layout, Shards
 from flywheel.datasets.store import EpisodeStore
-from flywheel.datasets.tfrecord import DamageWarning, frame
+from flywheel.datasets.tfrecord import DamageWarning, Record, frame, scan
 from flywheel.datasets.upkeep.verify import verify
 from tests.point import episode, make_store
 
@@ -60,6 +62,12 @@ def _dead_journal(store: EpisodeStore, first: int = 100, last: int = 105) -> Pat
     return journal
 
 
+def _end(journal: Path) -> int:
+    """Where the last record ends, and the room that the writer has made begins."""
+    with journal.open("rb") as file:
+        return max(item.end for item in scan(file.fileno()) if isinstance(item, Record))
+
+
 def _ids(store: EpisodeStore) -> list[str]:
     return [row.episode_id for row in EpisodeStore.open(store.path).rows()]
 
@@ -81,7 +89,7 @@ def test_a_dead_writers_episodes_are_read_and_then_sealed(tmp_path: Path) -> Non
 def test_a_torn_tail_is_cut(tmp_path: Path, cut: int) -> None:
     store = make_store(tmp_path, range(1))
     journal = _dead_journal(store)
-    os.truncate(journal, journal.stat().st_size - cut)
+    os.truncate(journal, _end(journal) - cut)
     assert len(_ids(store)) == 5
     with store.writer() as writer:
         writer.append(episode(104))
@@ -93,7 +101,8 @@ def test_damage_in_the_middle_of_a_journal_costs_one_episode(tmp_path: Path) -> 
     store = make_store(tmp_path, range(1))
     journal = _dead_journal(store)
     data = bytearray(journal.read_bytes())
-    data[len(data) // 2] ^= 1
+    end = _end(journal)
+    data[end // 2] ^= 1
     journal.write_bytes(data)
     with pytest.warns(DamageWarning, match="It is left out"):
         assert len(_ids(store)) == 5
@@ -103,7 +112,7 @@ def test_damage_in_the_middle_of_a_journal_costs_one_episode(tmp_path: Path) -> 
     report = verify(store)
     assert report.sound
     assert [problem.file for problem in report.leftovers] == [f".meta/damaged/{journal.name}"]
-    assert (store.path / ".meta" / "damaged" / journal.name).read_bytes() == data
+    assert (store.path / ".meta" / "damaged" / journal.name).read_bytes() == data[:end]
 
 
 def test_a_live_writers_journal_is_left_alone(tmp_path: Path) -> None:
@@ -172,7 +181,80 @@ def test_a_failed_write_that_cannot_be_cut_off_is_overwritten(tmp_path: Path) ->
     journal.descriptor = working
     assert (journal.size, journal.records) == (good.size, 1)
     assert journal.write(better) == good.size
-    assert journal.path.read_bytes() == bytes(good) + bytes(better)
+    assert journal.path.read_bytes().startswith(bytes(good) + bytes(better))
+    journal.close()
+
+
+def test_a_writer_makes_room_that_no_shard_keeps(tmp_path: Path) -> None:
+    store = make_store(tmp_path, range(0))
+    with store.writer() as writer:
+        sizes = []
+        for seed in range(12):
+            writer.append(episode(seed))
+            (journal,) = (store.path / ".journal").iterdir()
+            sizes.append(journal.stat().st_size)
+        assert len(set(sizes)) < 7
+        assert sizes[-1] > _end(journal)
+        assert store.info().bytes == _end(journal)
+        assert (verify(store).problems, verify(store).leftovers) == ([], [])
+        assert len(store.rows()) == 12
+    (shard,) = store.path.glob("*.tfrecord-*")
+    assert shard.stat().st_size == _end(shard) == store.info().bytes
+
+
+def test_no_room_is_made_for_the_first_record_nor_for_large_ones(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path)
+    for payload in (b"small", bytes(200_000), bytes(200_000)):
+        journal.sync(journal.write(frame(payload)))
+        assert journal.path.stat().st_size == journal.size
+    journal.sync(journal.write(frame(b"small")))
+    assert journal.path.stat().st_size > journal.size
+    journal.sync(journal.write(frame(bytes(700_000))))  # more than the room
+    assert journal.path.stat().st_size == journal.size == _end(journal.path)
+    journal.close()
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_a_record_that_a_power_loss_leaves_without_a_sector_is_cut_off(tmp_path: Path, missing: int) -> None:
+    store = make_store(tmp_path, range(1))
+    journal = _dead_journal(store)
+    record = bytes(frame(encode_episode(episode(9, horizon=60), store.schema)))
+    end = _end(journal)
+    sector = 512 * (end // 512 + missing)
+    first, last = max(sector, end), min(sector + 512, end + len(record))
+    with journal.open("r+b") as file:
+        file.seek(end)
+        file.write(record[: first - end] + blank(first, last - first) + record[last - end :])
+    assert len(_ids(store)) == 6
+    assert verify(store).sound
+    with store.writer() as writer:
+        assert list((store.path / ".meta").glob("damaged")) == []
+        writer.append(episode(9, horizon=60))
+    assert len(_ids(store)) == 7
+    assert verify(store).sound
+
+
+def test_a_flip_in_the_room_costs_nothing(tmp_path: Path) -> None:
+    store = make_store(tmp_path, range(1))
+    journal = _dead_journal(store)
+    with journal.open("r+b") as file:
+        file.seek(journal.stat().st_size - 100)
+        file.write(b"?")
+    assert len(_ids(store)) == 6
+    with store.writer():
+        pass
+    assert Layout(store.path).read_shards().lengths == (1, 5)
+
+
+def test_a_full_disk_makes_no_room_and_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    journal = Journal.create(tmp_path)
+    monkeypatch.setattr(os, "pwrite", refuse)
+    for number in range(3):
+        journal.sync(journal.write(frame(bytes(100 * number))))
+    assert journal.path.stat().st_size == journal.size == _end(journal.path)
     journal.close()
 
 

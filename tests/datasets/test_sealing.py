@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -98,9 +100,37 @@ def test_claims_are_begun_anew_without_forgetting_any(tmp_path: Path, monkeypatc
             one.append(episode(seed))
             other.append(episode(seed))
             other.append(episode(100 + seed))
-        os.unlink(Layout(store.path).claims)
         one.append(episode(114))
+        assert Layout(store.path).claims.stat().st_size <= 64
     assert len(store.rows()) == sum(_lengths(store)) == 30
+
+
+def test_nobody_promises_what_another_writer_may_still_have_to_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path, range(0))
+    synced, told = os.fdatasync, list[str]()
+    with store.writer() as one, store.writer() as other, store.writer() as third:
+        second = threading.Thread(target=lambda: told.append(other.append(episode(1))))
+
+        def fail(descriptor: int) -> None:
+            monkeypatch.setattr(os, "fdatasync", synced)
+            assert [row.seed for row in store.rows()] == [0, 1]  # a reader sees it already
+            second.start()
+            second.join(0.3)
+            assert second.is_alive()
+            raise OSError(errno.EIO, "Input/output error")
+
+        one.append(episode(0))
+        monkeypatch.setattr(os, "fdatasync", fail)
+        with pytest.raises(FlywheelError, match="Input/output error"):
+            one.append(episode(1))
+        second.join()
+        one.append(episode(2))
+        third.append(episode(1))
+        assert sorted(row.seed for row in store.rows()) == [0, 1, 2]
+        assert all(store.read(row.episode_id).metadata.seed == row.seed for row in store.rows())
+    assert told == [episode(1).metadata.episode_id]
+    assert sum(_lengths(store)) == 3
+    assert verify(store).sound
 
 
 def test_a_shard_that_may_be_listed_never_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

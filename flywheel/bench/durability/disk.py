@@ -10,6 +10,11 @@ DERIVED = ("index.sqlite", "index.sqlite-journal")
 """Files that a store makes again, and that SQLite writes without `os`."""
 FOLDER = -2
 """What stands for a folder where files have numbers."""
+WAYS = ("whole", "missing", "half", "zeros")
+"""What a power loss may leave of data that were not synced: their first half, or a file that has grown, without them."""
+SECTORS = ("even", "odd")
+"""And where they overwrote others: every other sector, which a disk writes whole or not at all; the rest is as it was."""
+_SECTOR = 512
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,8 @@ class Change:
     folder: str = ""
     offset: int = 0
     data: bytes = b""
+    overwrites: bool = False
+    """Whether the file had data at the offset before."""
     names: tuple[tuple[str, int | None], ...] = ()
     """Names in `folder` and the files they stand for from now on; None removes one. They change together."""
     text: str = ""
@@ -54,15 +61,12 @@ class Disk:
         return Disk({number: bytearray(data) for number, data in self.files.items()}, dict(self.names))
 
     def apply(self, change: Change, how: str = "whole") -> None:
-        """Let a change happen: whole, or for data also half or as zeros."""
+        """Let a change happen: whole, or for data also one of the other `WAYS` or `SECTORS`."""
         data = self.files.setdefault(change.file, bytearray()) if change.file >= 0 else bytearray()
         if change.kind == "size":
             data[:] = data[: change.offset].ljust(change.offset, b"\0")
         elif change.kind == "data":
-            written = {"whole": change.data, "half": change.data[: len(change.data) // 2], "zeros": bytes(len(change.data))}[how]
-            end = change.offset + len(written)
-            data[:] = data.ljust(end, b"\0")
-            data[change.offset : end] = written
+            _write(data, change.offset, change.data[: len(change.data) // 2] if how == "half" else change.data, how)
         elif change.kind == "names":
             for name, file in change.names:
                 if file is None:
@@ -94,3 +98,13 @@ class Disk:
             for name, file in sorted(self.names.items())
         ]
         return hash(tuple(content))
+
+
+def _write(data: bytearray, offset: int, new: bytes, how: str) -> None:
+    size, end = len(data), offset + len(new)
+    data[:] = data.ljust(end, b"\0")
+    for at in range(offset // _SECTOR * _SECTOR, end, _SECTOR):
+        first, last = max(at, offset), min(at + _SECTOR, end)
+        is_missing = how in SECTORS and first < size and at // _SECTOR % 2 == SECTORS.index(how)
+        if how != "zeros" and not is_missing:
+            data[first:last] = new[first - offset : last - offset]

@@ -13,6 +13,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.datasets.layout import Layout
 from flywheel.datasets.lineage import PolicyRecord
 from flywheel.datasets.store import EpisodeStore
+from flywheel.datasets.tfrecord import Record, scan
 from flywheel.datasets.upkeep.verify import verify
 
 _RECORDS = 0.7
@@ -56,7 +57,7 @@ def flip_bits(folder: Path, count: int, seed: int = 0) -> Counter[str]:
     for _ in range(count):
         file = rng.choice(records if rng.random() < _RECORDS else [*lists, meta / "index.sqlite"])
         content = file.read_bytes()
-        bit = rng.randrange(8 * len(content))
+        bit = rng.randrange(8 * _held(file, file in records))
         _write(file, content[: bit // 8] + bytes((content[bit // 8] ^ 1 << bit % 8,)) + content[bit // 8 + 1 :])
         try:
             _look(path, file, names, file in records)
@@ -68,6 +69,14 @@ def flip_bits(folder: Path, count: int, seed: int = 0) -> Counter[str]:
     check_content(EpisodeStore.open(path), names)
     assert verify(EpisodeStore.open(path)).sound
     return done
+
+
+def _held(file: Path, holds_records: bool) -> int:
+    """Bytes that hold something: what a writer has made ahead of its records holds nothing to be lost."""
+    if not holds_records:
+        return file.stat().st_size
+    with file.open("rb") as opened:
+        return max(item.end for item in scan(opened.fileno()) if isinstance(item, Record))
 
 
 def _write(file: Path, content: bytes) -> None:

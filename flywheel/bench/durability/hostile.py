@@ -144,8 +144,9 @@ def lie_about_lengths(path: Path, outside: Path, rng: random.Random) -> None:
 
 def link_a_file(path: Path, outside: Path, rng: random.Random) -> None:
     """A symbolic link where a file is read, appended to, cut or replaced."""
-    names = ["crash-train.tfrecord-00001", ".journal/1-1-1.tfrecord", ".lock", ".append.lock", ".compact.lock", "features.json"]
-    names += [".dataset_info.json.tmp", ".meta/labels.jsonl", ".meta/index.sqlite", ".meta/schema.json", ".meta/compaction.json"]
+    names = ["crash-train.tfrecord-00001", ".journal/1-1-1.tfrecord", "features.json", ".dataset_info.json.tmp"]
+    names += [".lock", ".append.lock", ".sync.lock", ".compact.lock"]
+    names += [".meta/labels.jsonl", ".meta/index.sqlite", ".meta/schema.json", ".meta/compaction.json"]
     name = path / rng.choice(names)
     name.unlink(missing_ok=True)
     name.symlink_to(outside / rng.choice(["sound.tfrecord", "crash-train.tfrecord-00000", "keys", "missing"]))

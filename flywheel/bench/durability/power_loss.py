@@ -1,8 +1,8 @@
 """S3, second half: power loss. Every call is written down, and every legal state of the disk after a crash is built and read.
 
 What a disk may hold after a power loss, as in ALICE (OSDI 2014) and CrashMonkey (OSDI 2018), in miniature: writes to a file
-since its last fsync may each be there whole, half, as zeros, or not at all; names that were made, replaced or removed since
-their folder's last fsync may each be so or not; both in any combination. That is less than ext4 and XFS promise.
+since its last fsync may each be there whole, half, in some sectors, as zeros, or not at all; names that were made, replaced or
+removed since their folder's last fsync may each be so or not; both in any combination. That is less than ext4 and XFS promise.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.bench.durability.calls import stepping
-from flywheel.bench.durability.disk import DERIVED, FOLDER, Change, Disk
+from flywheel.bench.durability.disk import DERIVED, FOLDER, SECTORS, WAYS, Change, Disk
 from flywheel.bench.durability.sweep import DELETED, OPERATIONS, check_store, make_base
 from flywheel.datasets.store import EpisodeStore
 
@@ -72,7 +72,8 @@ class Recorder:
     def _data(self, descriptor: int, data: bytes, offset: int) -> None:
         path = os.readlink(f"/proc/self/fd/{descriptor}")
         if self._relative(path) is not None:
-            self.changes.append(Change("data", file=self._file_of(descriptor), offset=offset, data=data))
+            file, overwrites = self._file_of(descriptor), offset < os.fstat(descriptor).st_size
+            self.changes.append(Change("data", file=file, offset=offset, data=data, overwrites=overwrites))
 
     def _ftruncate(self, descriptor: int, size: int) -> None:
         self.changes.append(Change("size", file=self._file_of(descriptor), offset=size))
@@ -177,7 +178,8 @@ def _is_synced(change: Change, sync: Change) -> bool:
 
 def _choices(pending: dict[int, Change], rng: random.Random, drawn: int) -> Iterator[dict[int, str]]:
     ways = {
-        number: ["whole", "missing", *(["half", "zeros"] if change.kind == "data" else [])] for number, change in pending.items()
+        number: [*(WAYS if change.kind == "data" else WAYS[:2]), *(SECTORS if change.overwrites else ())]
+        for number, change in pending.items()
     }
     if len(pending) <= _EXHAUSTIVE:
         for combination in itertools.product(*ways.values()):

@@ -11,6 +11,7 @@ from pathlib import Path
 from flywheel.bench.durability.calls import killed_before
 from flywheel.bench.durability.episodes import SCHEMA, check_content, check_listing, make_episode
 from flywheel.datasets.store import EpisodeStore
+from flywheel.datasets.tfrecord import Record, scan
 from flywheel.datasets.upkeep.compact import compact, purge
 from flywheel.datasets.upkeep.repair import repair
 from flywheel.datasets.upkeep.verify import verify
@@ -63,7 +64,8 @@ def make_base(root: Path, operation: str) -> tuple[Path, set[str]]:
         os._exit(0)
     os.waitpid(child, 0)
     (journal,) = (store.path / ".journal").iterdir()
-    with journal.open("ab") as file:
+    with journal.open("r+b") as file:
+        file.seek(max(item.end for item in scan(file.fileno()) if isinstance(item, Record)))
         file.write(b"\x10\x00\x00\x00\x00\x00\x00\x00torn")
     if operation == "purge":
         store.label([DELETED], "deleted", True, by="test")
