@@ -55,6 +55,9 @@ def make_batch(columns: Readable, indices: Indices, relabeled: Relabeled, discou
     rows = {name: row for name in _GOALS if (row := getattr(relabeled, f"{name}_row")) is not None}
     observation, next_observation, *reached = _observations(columns, [here, following, *rows.values()])
     goals = dict(zip(rows, reached, strict=True))
+    if relabeled.task is not None:
+        task = {"task": torch.from_numpy(relabeled.task)}
+        observation, next_observation = observation | task, next_observation | task
     reward = columns.reward.take(indices.row) if relabeled.reward is None else relabeled.reward
     gamma = per_sample(discount, indices)
     return Batch(
