@@ -18,6 +18,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.datasets.cache.array_build import Loaded, Wanted, default_budget, fill, plan
 from flywheel.datasets.cache.array_cache import ArrayMaps
 from flywheel.datasets.cache.column_cache import CachedEpisode, ColumnCache, open_arrays, open_cache
+from flywheel.datasets.cache.decoded import DecodedRows
 from flywheel.datasets.cache.frames import Frames, shared
 from flywheel.datasets.cache.gather import make_batch
 from flywheel.datasets.codec import decode_array, decode_episode, encoded_pictures
@@ -32,6 +33,9 @@ from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.table import EpisodeTable, Floats, Ints
 from flywheel.datasets.tfrecord import DamagedError, DamageWarning
 from flywheel.datasets.window import SINGLE, Window
+
+PICTURE_POOL = 1 << 30
+"""Bytes of decoded pictures that are kept in memory. A constant, as a run's batches depend on it, whatever the machine."""
 
 Progress = Callable[[int, int], None]
 """Called with (episodes done, episodes in all)."""
@@ -60,6 +64,12 @@ class Columns:
         """What one sample's pictures and other arrays take, with a next observation and a goal."""
         return 3 * sum(frames.maps.rows.shape[1] for frames in self.arrays.values())
 
+    @cached_property
+    def pool_rows(self) -> int:
+        """How many decoded rows are kept in memory; 0 where all episodes of the table are raw."""
+        encoded = [frames for frames in self.arrays.values() if frames.is_encoded(self.table.start).any()]
+        return min((len(frames.decoded) if frames.decoded else 0 for frames in encoded), default=0)
+
     @classmethod
     def open(
         cls,
@@ -69,6 +79,7 @@ class Columns:
         *,
         arrays: Collection[str] = (),
         picture_budget: int | None = None,
+        picture_pool: int = PICTURE_POOL,
     ) -> Self:
         """Bring the store's cache up to the snapshot and map it; only what is not in it yet is decoded.
 
@@ -79,6 +90,7 @@ class Columns:
             arrays: Observation arrays to carry beside the state, by key: pictures, stamps.
             picture_budget: Bytes of this store's pictures that may be kept raw; the others stay encoded and are decoded when
                 they are sampled. None stands for `array_build.default_budget`.
+            picture_pool: Bytes of memory for pictures that were decoded, which are not decoded again while they are there.
 
         A damaged record is left out with the store's `DamageWarning`.
         Raises `FlywheelError` for an empty snapshot, for observations without a state or without one of the arrays, for an
@@ -98,7 +110,7 @@ class Columns:
         if arrays:
             filled = _fill(store, cache, [episode for _, episode in held], arrays, picture_budget, on_progress)
             held = [(row, episode) for row, episode in held if episode.start in filled.starts]
-            frames = {key: Frames(array) for key, array in filled.maps.items()}
+            frames = _frames(filled.maps, picture_pool)
         if not held:
             raise FlywheelError(f"No episode of the snapshot of {store.path} is readable; see 'flywheel store verify'.")
         return cls(table=_table(held), arrays=frames, **maps)
@@ -177,6 +189,18 @@ def _fill(
             fill(caches, wanted, load, on_progress)
         starts = frozenset.intersection(*(frozenset(array.episodes) for array in caches.values()))
         return _Filled({key: array.maps(cache.rows) for key, array in caches.items()}, starts)
+
+
+def _frames(maps: Mapping[str, ArrayMaps], pool: int) -> dict[str, Frames]:
+    """The columns of arrays, with room for the same number of decoded rows each, where not all of them are raw."""
+    encoded = {key: array.rows.shape[1] for key, array in maps.items() if array.spans is not None}
+    held = pool // sum(encoded.values()) if encoded else 0
+    return {
+        key: Frames(
+            array, DecodedRows(len(array.rows), min(held, len(array.rows)), encoded[key]) if held and key in encoded else None
+        )
+        for key, array in maps.items()
+    }
 
 
 def _encoded(payload: bytes, schema: Schema, key: str) -> list[bytes]:

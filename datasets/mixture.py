@@ -68,6 +68,11 @@ class Mixture:
         """What one sample's pictures and other arrays take at most."""
         return 3 * sum(spec.size * np.dtype(spec.dtype).itemsize for spec in self._arrays.values())
 
+    @property
+    def pool_rows(self) -> int:
+        """How many decoded rows every source that has encoded pictures keeps in memory; 0 if none has."""
+        return min((rows for source in self.sources if (rows := source.columns.pool_rows)), default=0)
+
     @cached_property
     def reward(self) -> Floats:
         """The rewards, (R,)."""

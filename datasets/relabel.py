@@ -52,6 +52,8 @@ class Relabeled:
     """(n,) how many transitions each sample spans until its next observation; 1 each if None (`returns.NStep`)."""
     mc_return: Floats | None = None
     """(n,) the discounted return that the data went on to collect (`returns.MonteCarlo`)."""
+    task: Ints | None = None
+    """(n,) the number of the task that each sample is of, where a network is to be told."""
 
     def __getitem__(self, which: slice | Ints) -> Relabeled:
         """The meaning of some of them."""
@@ -136,7 +138,7 @@ class Hindsight:
         if self.p_final:
             is_final = (kind >= within) & ~is_random
             goal[is_final] = table.final_row[indices.episode[is_final]]
-        goal[is_random] = table.row(rng.integers(table.total, size=int(is_random.sum()))) + 1
+        goal[is_random] = _random_rows(table, indices[is_random], rng) + 1
         return goal
 
 
@@ -162,7 +164,7 @@ class ActorGoals:
     def __call__(self, table: EpisodeTable, indices: Indices, rng: np.random.Generator) -> Relabeled:
         """The critic's goals, rewards and ends, as without the actor's, which are drawn after them."""
         meaning = self.critic(table, indices, rng)
-        goal = self.actor.goals(table, indices, rng)
+        goal = self.actor.goals(table, _next_elsewhere(indices), rng)
         meaning = replace(meaning, actor_goal_row=goal)
         if not self.subgoal_steps:
             return meaning
@@ -202,7 +204,7 @@ class ActionableGoals:
         ahead = _steps_ahead(table, indices, rng, self.horizon, self.goal_discount)
         chained = rng.random(len(indices)) < (self.p_chained if len(table) > 1 else 0.0)
         goal = indices.row + 1 + ahead
-        goal[chained] = _row_of_another_episode(table, indices.episode[chained], rng)
+        goal[chained] = _rows_of_other_episodes(table, indices[chained], rng)
         is_end = ahead == 0
         reached = is_end & ~chained
         return Relabeled(
@@ -262,6 +264,27 @@ def _steps_ahead(table: EpisodeTable, indices: Indices, rng: np.random.Generator
     if horizon == "uniform":
         return _below(remaining, rng)
     return np.minimum(rng.geometric(1.0 - discount, size=len(indices)), remaining) - 1
+
+
+def _random_rows(table: EpisodeTable, indices: Indices, rng: np.random.Generator) -> Ints:
+    """(n,) rows of random transitions: any of the table, or those that came with the samples."""
+    return table.row(rng.integers(table.total, size=len(indices))) if indices.elsewhere is None else indices.elsewhere
+
+
+def _next_elsewhere(indices: Indices) -> Indices:
+    """The same samples with their neighbours' `elsewhere`: a second draw of random goals that is not the first again."""
+    return indices if indices.elsewhere is None else replace(indices, elsewhere=np.roll(indices.elsewhere, 1))
+
+
+def _rows_of_other_episodes(table: EpisodeTable, indices: Indices, rng: np.random.Generator) -> Ints:
+    """(n,) for each sample a row that a random transition of any *other* episode arrives at."""
+    if indices.elsewhere is None:
+        return _row_of_another_episode(table, indices.episode, rng)
+    start = table.start.take(indices.episode)
+    own = (indices.elsewhere >= start) & (indices.elsewhere < start + table.transitions.take(indices.episode))
+    rows: Ints = indices.elsewhere + 1
+    rows[own] = _row_of_another_episode(table, indices.episode[own], rng)
+    return rows
 
 
 def _row_of_another_episode(table: EpisodeTable, episode: Ints, rng: np.random.Generator) -> Ints:

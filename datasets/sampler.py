@@ -22,14 +22,18 @@ class Indices:
     """(n,) indices into the table."""
     step: Ints
     """(n,) the transition's number t within its episode."""
+    elsewhere: Ints | None = None
+    """(n,) the rows of transitions that were drawn in the same way but apart from the samples, for random goals; None where
+    these may come from anywhere in the table (`pool.Pool`)."""
 
     def __len__(self) -> int:
         """The number of samples n."""
         return len(self.row)
 
-    def __getitem__(self, which: slice | Ints) -> Indices:
+    def __getitem__(self, which: slice | Ints | Bools) -> Indices:
         """Some of them, in any order."""
-        return Indices(self.row[which], self.episode[which], self.step[which])
+        elsewhere = None if self.elsewhere is None else self.elsewhere[which]
+        return Indices(self.row[which], self.episode[which], self.step[which], elsewhere)
 
 
 class Sampler(Protocol):
@@ -37,6 +41,12 @@ class Sampler(Protocol):
 
     def sample(self, rng: np.random.Generator, n: int) -> Indices:
         """Draw n transitions with replacement."""
+
+    def steps(self, rng: np.random.Generator, episode: Ints) -> Ints:
+        """Draw a transition's number within each of some episodes (n,), as `sample` does once it has come upon the episode."""
+
+    def kinds(self, n: int) -> Ints:
+        """(n,) the kinds that `sample` draws n transitions of, in order: all 0 unless each kind has a fixed share."""
 
 
 def locate(table: EpisodeTable, transition: Ints) -> Indices:
@@ -54,6 +64,14 @@ class UniformSampler:
     def sample(self, rng: np.random.Generator, n: int) -> Indices:
         """Draw n transitions with replacement."""
         return locate(self.table, rng.integers(self.table.total, size=n))
+
+    def steps(self, rng: np.random.Generator, episode: Ints) -> Ints:
+        """Draw a transition's number within each of some episodes (n,)."""
+        return _any_step(self.table, rng, episode)
+
+    def kinds(self, n: int) -> Ints:
+        """(n,) zeros."""
+        return np.zeros(n, np.int64)
 
 
 class MixedSampler:
@@ -78,13 +96,21 @@ class MixedSampler:
 
     def sample(self, rng: np.random.Generator, n: int) -> Indices:
         """Draw n transitions with replacement."""
-        from_new = np.diff(np.floor(np.arange(n + 1) * self._fraction)) > 0
+        from_new = self.kinds(n) > 0
         count = int(from_new.sum())
         transition = np.empty(n, np.int64)
         # A side that gets no sample may be empty, and numpy draws nothing from an empty range.
         transition[from_new] = self._new[rng.integers(max(len(self._new), 1), size=count)]
         transition[~from_new] = self._old[rng.integers(max(len(self._old), 1), size=n - count)]
         return locate(self._table, transition)
+
+    def steps(self, rng: np.random.Generator, episode: Ints) -> Ints:
+        """Draw a transition's number within each of some episodes (n,)."""
+        return _any_step(self._table, rng, episode)
+
+    def kinds(self, n: int) -> Ints:
+        """(n,) 1 for a transition from a new episode, 0 for one from the others."""
+        return np.diff(np.floor(np.arange(n + 1) * self._fraction).astype(np.int64))
 
 
 class WeightedSampler:
@@ -103,6 +129,8 @@ class WeightedSampler:
             raise FlywheelError(f"There must be one weight for each of the {wanted} {of}, at least 0 and not all 0.")
         self._table, self._of = table, of
         self._cumulative = np.cumsum(weights)
+        if of == "transitions":
+            self._edges = np.concatenate([np.zeros(1), self._cumulative[table.first[1:] - 1]])
 
     def sample(self, rng: np.random.Generator, n: int) -> Indices:
         """Draw n transitions with replacement."""
@@ -110,5 +138,23 @@ class WeightedSampler:
         drawn = np.searchsorted(self._cumulative, rng.random(n) * self._cumulative[-1], side="right")
         if self._of == "transitions":
             return locate(self._table, drawn)
-        step = (rng.random(n) * self._table.transitions.take(drawn)).astype(np.int64)
+        step = self.steps(rng, drawn)
         return Indices(row=self._table.start.take(drawn) + step, episode=drawn, step=step)
+
+    def steps(self, rng: np.random.Generator, episode: Ints) -> Ints:
+        """Draw a transition's number within each of some episodes (n,)."""
+        if self._of == "episodes":
+            return _any_step(self._table, rng, episode)
+        low, high = self._edges.take(episode), self._edges.take(episode + 1)
+        # Below the upper edge, however that is rounded: behind it the next episode begins.
+        sought = np.minimum(low + rng.random(len(episode)) * (high - low), np.nextafter(high, low))
+        steps: Ints = np.searchsorted(self._cumulative, sought, side="right") - self._table.first.take(episode)
+        return steps
+
+    def kinds(self, n: int) -> Ints:
+        """(n,) zeros."""
+        return np.zeros(n, np.int64)
+
+
+def _any_step(table: EpisodeTable, rng: np.random.Generator, episode: Ints) -> Ints:
+    return (rng.random(len(episode)) * table.transitions.take(episode)).astype(np.int64)

@@ -1,19 +1,21 @@
 """Batches of pictures and other arrays from the training cache: uint8 as it lies on the disk, in buffers that are used again.
 
-A raw row is copied by `torch.index_select`, four times as fast as numpy's indexing; an encoded picture is decoded on all cores,
-each one once per batch however often it was drawn. Both end in one buffer, which stays NHWC in memory and is seen as NCHW
-("channels last"): nothing is converted or moved before the device.
+A raw row is copied by `torch.index_select`, four times as fast as numpy's indexing; an encoded picture is decoded on all cores
+into a ring of the newest ones, and copied from there like a raw row whenever it is wanted again soon (`pool` sees to that).
+Both end in one buffer, which stays NHWC in memory and is seen as NCHW ("channels last"): nothing is converted or moved before
+the device.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 import weakref
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 
 import numpy as np
 import torch
@@ -22,9 +24,10 @@ from torch import Tensor
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import Array
 from flywheel.datasets.cache.array_cache import ArrayMaps, Bytes
+from flywheel.datasets.cache.decoded import DecodedRows
 from flywheel.datasets.pictures import decode
 from flywheel.datasets.schema import is_picture
-from flywheel.datasets.table import Ints
+from flywheel.datasets.table import Bools, Ints
 from flywheel.datasets.tfrecord import DamagedError
 
 _MOST_FREE = 2
@@ -60,7 +63,14 @@ class Frames:
     """The column of one observation array."""
 
     maps: ArrayMaps
+    decoded: DecodedRows | None = None
+    """The pictures that were decoded last; None to decode them for each batch anew."""
     buffers: Buffers = field(default_factory=Buffers)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def is_encoded(self, rows: Ints) -> Bools:
+        """(n,) which rows are kept as PNG or JPEG."""
+        return np.zeros(len(rows), np.bool_) if self.maps.spans is None else self.maps.spans[rows, 1] > 0
 
     def gather(self, rows: Ints) -> Tensor:
         """The rows (n,) of the column: (n, *shape), and a picture of (H, W, C) as (n, C, H, W), channels last.
@@ -70,10 +80,10 @@ class Frames:
         spec = self.maps.spec
         buffer = self.buffers.take(len(rows) * self.maps.rows.shape[1])
         out = buffer.numpy().reshape(len(rows), -1)
-        encoded = np.zeros(0, np.int64) if self.maps.spans is None else np.flatnonzero(self.maps.spans[rows, 1])
+        encoded = np.flatnonzero(self.is_encoded(rows))
         self._copy(rows, out, encoded)
         if len(encoded):
-            self._decode(rows, out, encoded)
+            self._decode(rows[encoded], out, encoded)
         values = buffer.view(torch.from_numpy(np.empty(0, spec.dtype)).dtype).view(len(rows), *spec.shape)
         return values.permute(0, 3, 1, 2) if is_picture(spec) else values
 
@@ -91,16 +101,30 @@ class Frames:
     def _words(self) -> Tensor:
         return shared(_as_words(self.maps.rows))
 
-    def _decode(self, rows: Ints, out: Bytes, encoded: Ints) -> None:
-        """Decode each distinct picture once, into the first place where it is wanted, and copy it to the others."""
-        distinct, first, inverse = np.unique(rows[encoded], return_index=True, return_inverse=True)
-        pictures = out.reshape(len(rows), *self.maps.spec.shape)
+    def _decode(self, rows: Ints, out: Bytes, places: Ints) -> None:
+        """Put pictures of some rows (n,) at some places (n,) of the buffer; each row is decoded once."""
+        distinct, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
+        if self.decoded is None or len(distinct) > len(self.decoded):
+            self._decode_all(out, distinct, places[first])
+            again = np.flatnonzero(first[inverse] != np.arange(len(rows)))
+            out[places[again]] = out[places[first[inverse[again]]]]
+            return
+        memory = self.decoded.memory
+        with self._lock:
+            held = torch.from_numpy(self.decoded.hold(distinct, partial(self._decode_all, memory))[inverse])
+            words, source = torch.from_numpy(_as_words(out)), torch.from_numpy(_as_words(memory))
+            if len(rows) == len(out):
+                torch.index_select(source, 0, held, out=words)
+            else:
+                words.index_copy_(0, torch.from_numpy(places), source.index_select(0, held))
+
+    def _decode_all(self, out: Bytes, rows: Ints, places: Ints) -> None:
+        """Decode distinct rows on all cores, each to its place."""
+        pictures = out.reshape(len(out), *self.maps.spec.shape)
         pool, parts = _pool()
-        splits = np.array_split(np.arange(len(distinct)), 4 * parts)
-        for _ in pool.map(lambda part: self._decode_part(distinct[part], pictures, encoded[first[part]]), splits):
+        splits = np.array_split(np.arange(len(rows)), 4 * parts)
+        for _ in pool.map(lambda part: self._decode_part(rows[part], pictures, places[part]), splits):
             pass
-        again = np.flatnonzero(first[inverse] != np.arange(len(encoded)))
-        out[encoded[again]] = out[encoded[first[inverse[again]]]]
 
     def _decode_part(self, rows: Ints, pictures: Array, places: Ints) -> None:
         assert self.maps.spans is not None

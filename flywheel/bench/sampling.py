@@ -31,7 +31,7 @@ from flywheel.bench.machine import describe
 from flywheel.bench.peers import Side
 from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
-from flywheel.datasets.columns import Columns
+from flywheel.datasets.columns import PICTURE_POOL, Columns
 from flywheel.datasets.relabel import Hindsight
 from flywheel.datasets.sampler import UniformSampler
 from flywheel.datasets.store import EpisodeStore
@@ -40,6 +40,8 @@ from flywheel.training.data import ChunkSource
 BATCH, FRAMES = 256, 6
 _GOALS = Hindsight(p_current=0.0, p_future=1.0, p_random=0.0, horizon="uniform")
 _BUDGETS = {"raw": 1 << 40, "half": None, "jpeg": 0}
+_INDEPENDENT = "independent"
+"""The JPEG store without a pool of decoded episodes: each frame is decoded for itself."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,13 @@ def make_store(folder: Path, episodes: int) -> EpisodeStore:
     return store
 
 
-def open_columns(folder: Path, kind: str) -> Columns:
-    """The store's columns: all pictures ``raw``, all ``jpeg``, or ``half`` of each."""
+def open_columns(folder: Path, kind: str, pool: int = PICTURE_POOL) -> Columns:
+    """The store's columns: all pictures ``raw``, all ``jpeg``, or ``half`` of each; and so many bytes for decoded ones."""
     store = EpisodeStore.open(folder)
     budget = _BUDGETS[kind]
     if budget is None:
         budget = (HORIZON + 1) * len(store.rows()) * SIZE * SIZE * 3 * len(CAMERAS) // 2
-    return Columns.open(store, store.snapshot(), arrays=CAMERAS, picture_budget=budget)
+    return Columns.open(store, store.snapshot(), arrays=CAMERAS, picture_budget=budget, picture_pool=pool)
 
 
 def first_batch(folder: Path, kind: str) -> float:
@@ -90,7 +92,8 @@ def first_batch(folder: Path, kind: str) -> float:
 def serve(folder: Path, kind: str) -> None:
     """Answer a number of seconds on each line of standard input with the frames per second over a burst of that length."""
     torch.set_num_threads(1)
-    columns = open_columns(folder, "raw" if kind == "limit" else kind)
+    found = {"limit": "raw", _INDEPENDENT: "jpeg"}.get(kind, kind)
+    columns = open_columns(folder, found, 0 if kind == _INDEPENDENT else PICTURE_POOL)
     work = _limit(columns) if kind == "limit" else _batches(columns, in_advance=kind != "raw")
     for line in sys.stdin:
         print(measure(work, bursts=1, seconds=float(line))[0], flush=True)
@@ -154,6 +157,7 @@ def _measure(config: SamplingConfig, folders: dict[str, Path]) -> dict[str, list
         "ours, raw, 1 thread": [*ours, str(folders["raw"]), "raw"],
         "ours, half raw, half JPEG": [*ours, str(folders["half"]), "half"],
         "ours, JPEG": [*ours, str(folders["jpeg"]), "jpeg"],
+        "ours, JPEG, each frame decoded for itself": [*ours, str(folders["jpeg"]), _INDEPENDENT],
         "TF-data over RLDS JPEG": [*theirs, str(path), "stream"],
         "TF-data over RLDS JPEG, cached": [*theirs, str(path), "cache"],
     }

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
+from flywheel.datasets.pool import make_pool
 from flywheel.datasets.relabel import Relabeled, Relabeler
 from flywheel.datasets.returns import Discount
 from flywheel.datasets.sampler import Indices, Sampler
@@ -35,6 +36,10 @@ class Gatherable(Protocol):
     def sample_bytes(self) -> int:
         """What one sample's pictures and other arrays take, with a next observation and a goal; 0 without any."""
 
+    @property
+    def pool_rows(self) -> int:
+        """How many decoded rows are kept in memory; 0 where none is worth it, because everything is kept raw."""
+
     def gather(self, indices: Indices, relabeled: Relabeled, discount: Discount, window: Window) -> Batch:
         """The batch of some transitions with their meaning."""
 
@@ -55,6 +60,9 @@ class ChunkSource:
 
     Each of several processes draws the same indices and gathers its own part of each batch, so that all parts together, in the
     order of their ranks, are what one process would get. There is no other state than (seed, update).
+
+    Where pictures are kept as JPEG and do not fit into memory once decoded, the samples come from a pool of episodes that do
+    (`datasets.pool`); elsewhere they are independent of each other.
     """
 
     def __init__(
@@ -74,6 +82,7 @@ class ChunkSource:
             raise FlywheelError(f"A batch of {batch_size} cannot be parted for rank {part.rank} of {part.world} processes.")
         self.columns, self.sampler, self.relabeler = columns, sampler, relabeler
         self.batch_size, self.discount, self.seed, self.window, self.part = batch_size, discount, seed, window, part
+        self.pool = make_pool(columns.table, sampler, seed, columns.pool_rows)
 
     def draw(self, chunk: int) -> Batch:
         """All rows of one chunk, or this process's part of them: (50 * batch_size / world, ...)."""
@@ -104,7 +113,8 @@ class ChunkSource:
 
     def _drawn(self, chunk: int) -> tuple[Indices, Relabeled]:
         rng = np.random.default_rng([self.seed, chunk])
-        indices = self.sampler.sample(rng, CHUNK_UPDATES * self.batch_size)
+        count = CHUNK_UPDATES * self.batch_size
+        indices = self.pool.sample(rng, chunk * count, count) if self.pool else self.sampler.sample(rng, count)
         relabeled = self.relabeler(self.columns.table, indices, rng)
         if self.part.world == 1:
             return indices, relabeled

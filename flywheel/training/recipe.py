@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from flywheel.algorithms.base import Algorithm
 from flywheel.core.errors import FlywheelError
-from flywheel.datasets.columns import Columns
+from flywheel.datasets.columns import PICTURE_POOL, Columns
 from flywheel.datasets.mixture import Mixture
 from flywheel.datasets.relabel import ActionableGoals, ActorGoals, Hindsight, Relabeler, TaskGoal, TaskReward, choose_task_goal
 from flywheel.datasets.returns import MonteCarlo, NStep, monte_carlo_returns
@@ -49,6 +49,10 @@ class DataConfig:
     picture_budget: int | None = None
     """Bytes of pictures per store that are kept raw; what is beyond that is decoded when it is sampled. By default half of the
     memory, or half of what is free on the disk."""
+    picture_pool: int = PICTURE_POOL
+    """Bytes of memory per store for decoded pictures. Where more than that is not kept raw, batches are drawn from the episodes
+    that fit, which change in turn; 0 draws each sample for itself, and decodes it for itself: several times slower. A run draws
+    the same again as long as this, and what is kept raw (picture_budget), stay the same."""
     also: tuple[Path, ...] = ()
     """More stores to learn from, of other robots, cameras or rates; the policy will act on the robot of `store`."""
     shares: tuple[float, ...] = ()

@@ -53,7 +53,14 @@ def snapshot_file(number: int) -> str:
 def _open(path: Path, data: DataConfig, pinned: Path, on_reading: Callable[[int, int], None]) -> Source:
     store = EpisodeStore.open(path)
     snapshot = Snapshot.load(pinned) if pinned.exists() else _choose(store, data)
-    columns = Columns.open(store, snapshot, on_reading, arrays=data.arrays, picture_budget=data.picture_budget)
+    columns = Columns.open(
+        store,
+        snapshot,
+        on_reading,
+        arrays=data.arrays,
+        picture_budget=data.picture_budget,
+        picture_pool=data.picture_pool,
+    )
     # What was really read; a run that goes on must read what it began with, or it would not be the same run.
     read = snapshot.only(set(columns.table.episode_id))
     if pinned.exists() and read != snapshot:
