@@ -16,7 +16,8 @@ class Batch:
 
     observation: dict[str, Tensor]
     """Each (B, ...); ``state`` is the packed state vector (B, D), a picture is uint8 (B, C, H, W), channels last in memory,
-    ``task``, where there are several, the task's number (B,) int64. With a history of h observations each has a second axis, the oldest first: (B, h, ...)."""
+    ``task``, where there are several, the task's number (B,) int64. With a history of h observations each has a second axis, the
+    oldest first: (B, h, ...)."""
     action: Tensor
     """(B, A), in [-1, 1]; (B, k, A) where k actions in a row are asked for."""
     reward: Tensor
