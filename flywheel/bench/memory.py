@@ -1,9 +1,10 @@
 """python -m flywheel.bench.memory: what training holds in memory on a store of ten times the budget, as time goes by.
 
 The store's decoded pictures are ten times the budget, real bytes on a real disk. Ours trains (``bc`` through `train`, with both
-cameras in every batch) once on a cache that keeps pictures raw up to the budget and the others as JPEG, and once on one that
-keeps all of them raw. TF-data then reads the same store, as its users write it, with a shuffle buffer of 10,000 steps. Each
-is a process of its own, one after the other so that none takes another's memory, and is looked at after each burst of work.
+cameras in every batch) once on a cache that keeps pictures raw up to the budget and the others as JPEG, of which as much again
+is held decoded, and once on one that keeps all of them raw. TF-data then reads the same store, as its users write it, with a
+shuffle buffer of 10,000 steps. Each is a process of its own, one after the other so that none takes another's memory, and is
+looked at after each burst of work.
 
 Anonymous memory is what a process holds of its own: it must fit. The proportional set (PSS) has the mapped pages of the cache,
 too, which the system takes back whenever somebody needs them. The slope is that of a line through all but the first third.
@@ -100,7 +101,8 @@ def serve(folder: Path, kind: str, budget: int) -> None:
     from flywheel.training.recipe import DataConfig
     from flywheel.training.train import TrainConfig, train
 
-    data = DataConfig(arrays=CAMERAS, picture_budget=budget if kind == "jpeg" else 1 << 40, relabel="hindsight")
+    raw = budget if kind == "jpeg" else 1 << 40
+    data = DataConfig(arrays=CAMERAS, picture_budget=raw, picture_pool=budget, relabel="hindsight")
     config = TrainConfig("bc", BCConfig(), store=folder, output=folder / "run", updates=1 << 40, data=data)
     train(config, on_progress=_Bursts())
 
