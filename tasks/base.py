@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 from flywheel.core import registry
+from flywheel.core.errors import FlywheelError
 from flywheel.core.policy import Policy
 from flywheel.core.specs import ArraySpec, Observation
-from flywheel.robots.base import Scene
+from flywheel.robots.base import Robot, Scene, make_robot
 
 
 class Task(ABC):
     """One thing to do. A subclass in a file of its own is all that a new task needs."""
 
     name: str
-    """The file's name."""
+    """The file's name, with the variant after a colon where there is one."""
+    variants: tuple[str, ...] = ()
+    """What must stand after the colon of a name, as in ``ogbench:scene``; it is passed to the constructor."""
     instruction: str
     """What one would tell a person."""
     horizon: int
@@ -26,6 +30,8 @@ class Task(ABC):
     """The object observations that the task needs."""
     success_detector: str
     """The name and version of `success`, recorded beside every label that it gives."""
+    sets_goals: bool = False
+    """Whether every attempt comes with a goal of its own, see `goal`."""
 
     @abstractmethod
     def success(self, observation: Observation) -> bool:
@@ -43,7 +49,20 @@ class Task(ABC):
         """The initial state of one attempt."""
         return Scene(self.world, self.objects, seed)
 
+    def robot(self, name: str) -> Robot:
+        """A robot by name in the task's scene; raises `FlywheelError` for one that there is not."""
+        return make_robot(name, self.scene(0))
+
+    def goal(self) -> Observation | None:
+        """The goal of the attempt that was begun last, where the task sets goals."""
+        return None
+
 
 def make_task(name: str) -> Task:
-    """A task by name; raises `FlywheelError` with the nearest name when there is none."""
-    return registry.load("tasks", name, Task)()  # type: ignore[type-abstract]
+    """A task by name, with a variant after a colon where it has some; raises `FlywheelError` with the nearest name."""
+    kind, _, variant = name.partition(":")
+    cls: Any = registry.load("tasks", kind, Task)
+    if variant not in (cls.variants or ("",)):
+        raise FlywheelError(registry.unknown(f"variant of task {kind}", variant, cls.variants))
+    task: Task = cls(variant) if variant else cls()
+    return task

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from flywheel.core.specs import Array, ArraySpec
-from flywheel.robots.base import Robot, make_robot
+from flywheel.robots.base import Robot
 from flywheel.robots.safety import SafeRobot, SafetyEvent
 from flywheel.tasks.base import Task, make_task
 
@@ -17,7 +17,8 @@ from flywheel.tasks.base import Task, make_task
 class Env(gymnasium.Env[dict[str, Array], Array]):
     """Success ends an episode as terminal with the task's reward; the horizon, or a stopped robot, truncates it.
 
-    `info` holds ``success`` and ``executed``, the action that the robot really executed, (A,).
+    `info` holds ``success`` and, after a step, ``executed``, the action that the robot really executed, (A,); after a reset
+    ``goal``, the observation to reach, or None where the task sets none.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (gymnasium's own declaration)
@@ -50,7 +51,7 @@ class Env(gymnasium.Env[dict[str, Array], Array]):
         self.robot.reset(self.task.scene(self._seed))
         self._steps = 0
         observation = self.robot.observe()
-        return observation, {"success": self.task.success(observation)}
+        return observation, {"success": self.task.success(observation), "goal": self.task.goal()}
 
     def step(self, action: Array) -> tuple[dict[str, Array], float, bool, bool, dict[str, Any]]:
         """Execute one action: (observation, reward, terminated, truncated, info)."""
@@ -79,7 +80,7 @@ class Env(gymnasium.Env[dict[str, Array], Array]):
 def make_env(task_name: str, robot_name: str = "sim", *, safe: bool = False) -> Env:
     """The environment of a task and a robot by name; `safe` puts the safety layer between them."""
     task = make_task(task_name)
-    robot = make_robot(robot_name, task.scene(0))
+    robot = task.robot(robot_name)
     return Env(task, SafeRobot(robot) if safe else robot)
 
 

@@ -77,8 +77,9 @@ def evaluate(config: EvaluateConfig, on_progress: Progress = lambda done, total:
         raise FlywheelError("An evaluation needs at least one process, and films no fewer than 0 videos.")
     if config.versus is not None:
         load_evaluation(config.versus)
-    check_policy(config.policy, make_env(config.task, config.robot))
-    check_goals(config.policy, given=config.goals is not None)
+    env = make_env(config.task, config.robot)
+    check_policy(config.policy, env)
+    check_goals(config.policy, given=config.goals is not None, set_by_task=env.task.sets_goals)
     folder, identity = config.output, _identity(config)
     claim(folder, identity)
     found = {result.seed: result for result in read_log(folder) if result.seed in seeds}

@@ -94,8 +94,8 @@ def _check_fit(policy: dict[str, object], robot: dict[str, object], source: str,
         raise FlywheelError(f"The policy {source} was trained on other {what} than this robot and task give: {different} differ.")
 
 
-def check_goals(source: str, *, given: bool) -> None:
-    """Raises `FlywheelError` for a policy that needs goals and is given none, or is given some and takes none."""
+def check_goals(source: str, *, given: bool, set_by_task: bool) -> None:
+    """Raises `FlywheelError` for a policy that needs goals and has none, or is given some and takes none."""
     if source in SCRIPTED:
         return
     from flywheel.policy import LearnedPolicy
@@ -103,5 +103,5 @@ def check_goals(source: str, *, given: bool) -> None:
     policy = LearnedPolicy.load(_existing(source))
     if given and not policy.header.goal_conditioned:
         raise FlywheelError(f"The policy {source} takes no goals; leave --goals out.")
-    if not given and policy.header.goal_conditioned and policy.goal_state is None:
+    if not (given or set_by_task) and policy.header.goal_conditioned and policy.goal_state is None:
         raise FlywheelError(f"The policy {source} reaches goals and was given none; pass goal observations (--goals FILE).")

@@ -34,11 +34,13 @@ def rollout(
 ) -> Episode:
     """Run one episode from the initial state of `seed`, to success, the horizon or a stop.
 
+    A policy is given `goal`, or the goal that the task sets.
     The action recorded is the one that the robot executed. Pictures, (height, width, 3) uint8, are appended to `frames`
     where it is given, one per observation. Without an `episode_id`, a random one is made.
     """
     started_at_ns = time.time_ns()
-    observation, _ = env.reset(seed=seed)
+    observation, info = env.reset(seed=seed)
+    goal = info["goal"] if goal is None else goal
     policy.reset(seed)
     observations, actions, rewards = [observation], [], []
     terminated = truncated = False
