@@ -1,0 +1,1 @@
+"""Published tables again: one command per table row makes the data, trains, evaluates and prints both numbers."""
