@@ -7,7 +7,7 @@ that length. Workers live only as long as a burst, so that they compute only whi
 
 robomimic's `SequenceDataset` gives observation, next observation and, as it has no other goal, the episode's last: 6 frames a
 sample from uncompressed HDF5. LeRobot and TorchRL give observation and next observation: 4. LeRobot, which writes an episode
-a second, has the first 30 only.
+a second, has the first ten only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 
 CAMERAS = ("agentview", "wrist")
 BATCH, WORKERS, FPS = 256, 4, 20
-_FEW = 30
+_FEW = 10
 Arrays = dict[str, Any]
 Batches = Callable[[], Iterator[Any]]
 
