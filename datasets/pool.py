@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -29,8 +30,8 @@ DRAWS = 1.5
 nearly five deliveries of an observation; fewer cost more decoding, more make batches more alike."""
 FEWEST = 16
 """Slots without which batches would be too much alike."""
-_PILOT = 1_000
-"""Draws from which an episode's expected length is estimated."""
+_DRAWN = 10_000
+"""Draws among which a pool's slots are chosen: many batches, so that every kind is among them."""
 _POOL = 1
 """Tells the generators of slots from those of samples, [seed, chunk]."""
 
@@ -67,12 +68,14 @@ class Pool:
         step = self.sampler.steps(rng, episode)
         return Indices(self.table.start.take(episode) + step, episode, step)
 
+    @cached_property
+    def _chosen(self) -> Ints:
+        return _choose(self.sampler, self.slots)
+
     def _held(self, first: int, n: int) -> Ints:
         """(turns, K) the episode of each slot, in every turn that one of the samples falls into."""
         turns = range(first // self.residency, (first + n - 1) // self.residency + 2)
-        return np.stack(
-            [self.sampler.sample(np.random.default_rng([self.seed, turn, _POOL]), self.slots).episode for turn in turns]
-        )
+        return np.stack([_draws(self.sampler, self.seed, turn)[self._chosen] for turn in turns])
 
     def _turn(self, sample: Ints, slot: Ints) -> Ints:
         """(n,) how often a slot has changed before a sample; slot k does k / K of a residency before slot 0."""
@@ -80,7 +83,7 @@ class Pool:
 
     def _any_slot(self, rng: np.random.Generator, n: int) -> Ints:
         """(n,) a slot for each sample, of its kind."""
-        kinds, wanted = self.sampler.kinds(self.slots), self.sampler.kinds(n)
+        kinds, wanted = self.sampler.kinds(_DRAWN)[self._chosen], self.sampler.kinds(n)
         slot = np.empty(n, np.int64)
         for kind in np.unique(wanted):
             own, samples = np.flatnonzero(kinds == kind), np.flatnonzero(wanted == kind)
@@ -95,10 +98,10 @@ def make_pool(table: EpisodeTable, sampler: Sampler, seed: int, rows: int) -> Po
     """
     if not rows or table.total + len(table) <= rows:
         return None
-    pilot = sampler.sample(np.random.default_rng([seed, 0, _POOL]), _PILOT)
-    transitions = float(table.transitions.take(pilot.episode).mean())
-    slots = int(rows / (transitions + 1))
-    if slots < FEWEST or not np.isin(sampler.kinds(_PILOT), sampler.kinds(slots)).all():
+    transitions = float(table.transitions.take(_draws(sampler, seed, 0)).mean())
+    slots = min(int(rows / (transitions + 1)), _DRAWN)
+    kinds = sampler.kinds(_DRAWN)
+    if slots < FEWEST or not np.isin(kinds, kinds[_choose(sampler, slots)]).all():
         warnings.warn(
             f"{rows} decoded pictures hold only {slots} episodes, too few to draw batches from, so each sample is decoded for "
             "itself; give pictures more memory (--data.picture-pool), or keep them raw (--data.picture-budget).",
@@ -107,3 +110,14 @@ def make_pool(table: EpisodeTable, sampler: Sampler, seed: int, rows: int) -> Po
         )
         return None
     return Pool(table, sampler, seed, slots, residency=max(1, int(DRAWS * slots * transitions)))
+
+
+def _draws(sampler: Sampler, seed: int, turn: int) -> Ints:
+    """(_DRAWN,) the episodes that the sampler comes upon, those that the slots hold in a turn among them."""
+    return sampler.sample(np.random.default_rng([seed, turn, _POOL]), _DRAWN).episode
+
+
+def _choose(sampler: Sampler, slots: int) -> Ints:
+    """(K,) which of the draws are the slots': of each kind its share, to within one, spread evenly over them."""
+    by_kind = np.argsort(sampler.kinds(_DRAWN), kind="stable")
+    return np.sort(by_kind[np.arange(slots) * _DRAWN // slots])

@@ -7,14 +7,16 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from flywheel.datasets import pool as pool_module
 from flywheel.datasets.pool import FEWEST, Pool, PoolWarning, make_pool
 from flywheel.datasets.relabel import ActionableGoals, ActorGoals, Hindsight
 from flywheel.datasets.sampler import Indices, MixedSampler, Sampler, UniformSampler, WeightedSampler
+from flywheel.datasets.stratified import StratifiedSampler
 from flywheel.datasets.table import EpisodeTable
 from tests.tables import chi_square, make_table
 
 LENGTHS = [3, 9, 1, 4, 25, 7, 2, 14]
-RUNS = 6_000
+RUNS = 4_000
 
 
 def _samplers(table: EpisodeTable) -> dict[str, tuple[Sampler, np.ndarray]]:
@@ -46,7 +48,8 @@ def _number(table: EpisodeTable, row: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["uniform", "transitions", "episodes", "mixed"])
-def test_each_sample_follows_the_samplers_law(name: str) -> None:
+def test_each_sample_follows_the_samplers_law(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_DRAWN", 100)  # thousands of pools are made
     table = make_table(LENGTHS)
     sampler, law = _samplers(table)[name]
     here, elsewhere = np.zeros(table.total), np.zeros(table.total)
@@ -69,6 +72,16 @@ def test_a_mixed_batch_has_its_shares_exactly() -> None:
     for first in range(0, 2_000, 400):
         indices = _draw(pool, first, 400)
         assert is_new[indices.episode].reshape(-1, 4).sum(axis=1).tolist() == [1] * 100
+
+
+def test_strata_keep_their_shares_however_large_a_batch_is() -> None:
+    table = make_table([20] * 400)
+    stratum = np.arange(400) % 3
+    sampler = StratifiedSampler(table, stratum, [0.7, 0.25, 0.05], batch_size=256)
+    pool = make_pool(table, sampler, 0, rows=40 * 21)  # fewer slots than a batch has samples
+    assert pool is not None
+    indices = _draw(pool, 0, 50 * 256)
+    np.testing.assert_array_equal(stratum[indices.episode], sampler.kinds(50 * 256))
 
 
 def test_few_episodes_are_held_and_they_change_in_turn() -> None:
@@ -124,6 +137,6 @@ def test_a_pool_of_too_few_episodes_is_not_made_and_said() -> None:
     table = make_table([20] * 400)
     with pytest.warns(PoolWarning, match="hold only 15 episodes"):
         assert make_pool(table, UniformSampler(table), 0, rows=FEWEST * 21 - 1) is None
-    rare = MixedSampler(table, np.arange(400) < 10, 0.01)
-    with pytest.warns(PoolWarning, match="hold only 50 episodes"):  # no slot for the new ones
-        assert make_pool(table, rare, 0, rows=50 * 21) is None
+    rare = MixedSampler(table, np.arange(400) < 10, 0.001)
+    with pytest.warns(PoolWarning, match="hold only 40 episodes"):  # no slot for the new ones
+        assert make_pool(table, rare, 0, rows=40 * 21) is None
