@@ -24,14 +24,15 @@ class Fault:
     """One update that left something NaN or infinite, and all that it followed from."""
 
     found: str
-    """What was non-finite first, as in ``loss/critic``, ``gradient/actor.mean.weight`` or ``weight/actor.mean.weight``; empty
-    if every update was sound when the chunk was repeated, as can be on a GPU: then the batch is the whole chunk."""
+    """What was non-finite first, as in ``loss/critic``, ``gradient/actor.mean.weight`` or ``weight/actor.mean.weight``;
+    ``batch/observation.state`` where that kept the losses from being computed; empty if every update was sound when the chunk
+    was repeated, as can be on a GPU: then the batch is the whole chunk."""
     update: int
     """The number of the update, from 0; of the chunk's first one if nothing was found."""
     seed: int
     """What torch's generator was seeded with for it."""
     losses: dict[str, float]
-    """Its losses, averaged over the processes."""
+    """Its losses, averaged over the processes; none where they could not be computed or nothing was found."""
     batch: Batch
     """What it learned from; in several processes, this one's part."""
     state: dict[str, Tensor]
@@ -40,7 +41,7 @@ class Fault:
     def save(self, path: Path) -> None:
         """Write one safetensors file: ``batch.*``, ``state.*`` and a note with the rest as JSON; whole or not at all."""
         note = {"found": self.found, "update": self.update, "seed": self.seed, "losses": self.losses}
-        tensors = {f"batch.{name}": tensor for name, tensor in _flat(self.batch).items()}
+        tensors = {f"batch.{name}": tensor for name, tensor in flatten(self.batch).items()}
         tensors |= {f"state.{name}": tensor for name, tensor in self.state.items()}
         # Views of one chunk share their memory, which the format refuses.
         owned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
@@ -71,7 +72,8 @@ def first_non_finite(named: Mapping[str, Tensor]) -> str:
     return list(floating)[int(bad[0])] if len(bad) else ""
 
 
-def _flat(batch: Batch) -> dict[str, Tensor]:
+def flatten(batch: Batch) -> dict[str, Tensor]:
+    """A batch's tensors by name: ``action``, ``observation.state``."""
     flat: dict[str, Tensor] = {}
     for item in fields(Batch):
         value = getattr(batch, item.name)

@@ -37,7 +37,7 @@ def fit(
     def span() -> tuple[int, int]:
         return module.update, min(module.update + save_every, updates)
 
-    held = _load_checkpoint(checkpoint) if checkpoint.exists() else None
+    held = load_checkpoint(checkpoint) if checkpoint.exists() else None
     if held and held["update"] > updates:
         raise FlywheelError(
             f"{folder} holds {held['update']} updates already; ask for at least as many, or give another --output."
@@ -68,7 +68,8 @@ def fit(
             raise NonFiniteError(error.fault, folder / FAULT_FILE) from None
 
 
-def _load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, on the CPU; raises `FlywheelError` if it is damaged."""
     data = path.read_bytes()
     try:
         held: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

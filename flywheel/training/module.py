@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from flywheel.algorithms.base import Algorithm
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
 from flywheel.training.data import WHOLE, Part
-from flywheel.training.faults import Fault, first_non_finite
+from flywheel.training.faults import Fault, first_non_finite, flatten
 
 
 class NonFiniteError(FlywheelError):
@@ -61,13 +63,7 @@ class AlgorithmModule(LightningModule):
     def training_step(self, chunk: Batch, _: int) -> None:
         """Take one update per batch of the chunk; raises `NonFiniteError` with the update that was to blame."""
         first, state = self.update, self._copy_state()
-        losses: dict[str, list[Tensor]] = {}
-        for batch in self._batches(chunk):
-            for name, loss in self._take_update(batch).items():
-                losses.setdefault(name, []).append(loss)
-        means = {f"loss/{name}": torch.stack(values).mean() for name, values in losses.items()}
-        self.means = self._average(means | self.algorithm.metrics())
-        if first_non_finite(self._state()) or not torch.isfinite(torch.tensor([self.means[name] for name in means])).all():
+        if not self._take_updates(chunk):
             self._load_state(first, state)
             raise NonFiniteError(self._find_fault(chunk))
 
@@ -91,6 +87,24 @@ class AlgorithmModule(LightningModule):
 
     def _batches(self, chunk: Batch) -> Iterator[Batch]:
         return (chunk[start : start + self.rows] for start in range(0, len(chunk), self.rows))
+
+    def _take_updates(self, chunk: Batch) -> bool:
+        """Whether all is finite after them; raises `NonFiniteError` for a batch that is not and has no losses therefore."""
+        losses: dict[str, list[Tensor]] = {}
+        for batch in self._batches(chunk):
+            try:
+                taken = self._take_update(batch)
+            except (RuntimeError, ValueError):  # drawing from a distribution refuses what is NaN
+                if first_non_finite(self._state()):
+                    return False
+                if not (found := first_non_finite(flatten(batch))):
+                    raise
+                raise NonFiniteError(self._fault(f"batch/{found}", batch)) from None
+            for name, loss in taken.items():
+                losses.setdefault(name, []).append(loss)
+        means = {f"loss/{name}": torch.stack(values).mean() for name, values in losses.items()}
+        self.means = self._average(means | self.algorithm.metrics())
+        return not first_non_finite(self._state()) and all(math.isfinite(self.means[name]) for name in means)
 
     def _take_update(self, batch: Batch) -> dict[str, Tensor]:
         """Its losses, detached."""
@@ -142,17 +156,22 @@ class AlgorithmModule(LightningModule):
 
     def _find_fault(self, chunk: Batch) -> Fault:
         """Repeat the chunk, looking at everything after each update: that would be too slow to do always."""
-        first, start = self.update, _cloned(self.algorithm)
+        whole = self._fault("", chunk)
         for batch in self._batches(chunk):
-            before, update = _cloned(self.algorithm), self.update
+            fault = self._fault("", batch)
             losses = self._average(self._take_update(batch))
-            gradients = {f"gradient/{n}": p.grad for n, p in self.algorithm.named_parameters() if p.grad is not None}
             named = {f"loss/{name}": torch.tensor(loss) for name, loss in losses.items()}
+            gradients = {f"gradient/{n}": p.grad for n, p in self.algorithm.named_parameters() if p.grad is not None}
             # In the order in which one follows from the other.
             found = first_non_finite(named) or first_non_finite(gradients) or first_non_finite(self._state())
             if found:
-                return Fault(found, update, seed_of(self.seed, update, self.part.rank), losses, batch, before)
-        return Fault("", first, seed_of(self.seed, first, self.part.rank), {}, chunk, start)
+                return dataclasses.replace(fault, found=found, losses=losses)
+        return whole
+
+    def _fault(self, found: str, batch: Batch) -> Fault:
+        """The update that comes next, with this batch."""
+        seed = seed_of(self.seed, self.update, self.part.rank)
+        return Fault(found, self.update, seed, {}, batch, _cloned(self.algorithm))
 
 
 def seed_of(seed: int, update: int, rank: int = 0) -> int:
