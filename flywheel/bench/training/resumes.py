@@ -16,6 +16,8 @@ from flywheel.training.fit import load_checkpoint
 from flywheel.training.train import TrainConfig
 
 FILES = ("policy.safetensors", "metrics.csv", "snapshot.json")
+_STARTING = 0.5
+"""Seconds before the first update, at most: the first run of all also waits for the server of the processes."""
 STATE = ("update", "state_dict", "optimizer_states")
 
 
@@ -23,8 +25,8 @@ def resume_killed(folder: Path, number: int, kills: int = 5, updates: int = 600)
     """One run that is killed up to so many times, beside its twin; what differs in the end is in ``different``.
 
     `number` chooses the algorithm and seeds the moments: one in five between the process's start and its first update, the
-    others up to three tenths of the run's updates, and a part of a chunk, after those it resumed from. After each kill the store grows by three episodes, once the run has pinned
-    what it learns from: one that is killed before that has not begun.
+    others up to three tenths of the run's updates, and a part of a chunk, after those it resumed from. After each kill the store
+    grows by three episodes, once the run has pinned what it learns from: one that is killed before that has not begun.
     """
     rng, algorithm = random.Random(number), ALGORITHMS[number % len(ALGORITHMS)]
     store = make_store(folder / "store")
@@ -34,7 +36,7 @@ def resume_killed(folder: Path, number: int, kills: int = 5, updates: int = 600)
     while len(killed_at) < kills:
         early = rng.random() < 0.2
         steps = -1 if early else rng.randrange(updates * 3 // 10)
-        at = _kill(killed, steps, rng.random() * (before if early else seconds * CHUNK_UPDATES / updates))
+        at = _kill(killed, steps, rng.random() * (min(before, _STARTING) if early else seconds * CHUNK_UPDATES / updates))
         if (killed.output / "snapshot.json").exists():
             grow(store, EPISODES + 3 * len(killed_at), 3)
         if at is None:
