@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from flywheel.core.errors import FlywheelError
+from flywheel.core.errors import FlywheelError, SpecError
 from flywheel.core.files import write_atomically
 from flywheel.core.lineage import json_hash
 from flywheel.datasets.index import IndexRow
@@ -87,11 +87,11 @@ class Snapshot:
 
     @classmethod
     def load(cls, path: Path) -> Snapshot:
-        """Read what `save` wrote; raises `FlywheelError` if it is missing, damaged or changed."""
+        """Read what `save` wrote; raises `SpecError` for a newer format, and `FlywheelError` if it is damaged or missing."""
         try:
             value = json.loads(path.read_bytes())
             if value["format"] not in _READ:
-                raise FlywheelError(f"The snapshot {path} has format {value['format']}; update flywheel-robotics.")
+                raise SpecError(f"The snapshot {path} has format {value['format']}; update flywheel-robotics.")
             snapshot = cls(tuple(_entry(*entry) for entry in value["episodes"]))
             sound = snapshot.hash == value["hash"]
         except FileNotFoundError:
@@ -101,6 +101,14 @@ class Snapshot:
         if not sound:
             raise FlywheelError(f"The snapshot {path} is damaged or was edited; restore it from a copy of the run.")
         return snapshot
+
+
+def load_registered(path: Path) -> Snapshot:
+    """Read a snapshot that a store keeps under its hash; raises as `Snapshot.load` does, and where the name is another's."""
+    snapshot = Snapshot.load(path)
+    if snapshot.hash != path.stem:
+        raise FlywheelError(f"{path} is the snapshot {snapshot.hash}, not the one of its name.")
+    return snapshot
 
 
 def _plain(entries: Iterable[SnapshotEntry]) -> list[tuple[str | int, ...]]:

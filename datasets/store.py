@@ -217,7 +217,7 @@ class EpisodeStore:
         Raises `FlywheelError` for an episode, a field or a value that there is not, and when the disk refuses.
         """
         value = value.item() if isinstance(value, np.generic) else value  # numpy's own bool means one, too
-        rows = [self._find_recorded(episode_id) for episode_id in dict.fromkeys(episode_ids)]
+        rows = self._named(episode_ids)
         at_ns = time.time_ns()
         given = [self._trim(row, value) if isinstance(value, tuple) else value for row in rows]
         labels = [Label(row.episode_id, field, own, by, reason, at_ns) for row, own in zip(rows, given, strict=True)]
@@ -228,7 +228,7 @@ class EpisodeStore:
 
         Raises `FlywheelError` for an episode that has none, for which nothing is changed then, and when the disk refuses.
         """
-        rows = [self._find_recorded(episode_id) for episode_id in dict.fromkeys(episode_ids)]
+        rows = self._named(episode_ids)
 
         def labels() -> list[Label]:
             entries = self._labels.entries
@@ -257,6 +257,11 @@ class EpisodeStore:
         if row.deleted:
             raise FlywheelError(f"Episode '{episode_id}' is deleted; 'flywheel store label ... --restore' brings it back.")
         return row
+
+    def _named(self, episode_ids: Iterable[str]) -> list[IndexRow]:
+        if isinstance(episode_ids, str):  # else it would be taken letter by letter
+            raise FlywheelError(f"Give the episodes' ids as a list, ['{episode_ids}'], not as one text.")
+        return [self._find_recorded(episode_id) for episode_id in dict.fromkeys(episode_ids)]
 
     def _find_recorded(self, episode_id: str) -> IndexRow:
         row = self._catalog.rows.get(episode_id)

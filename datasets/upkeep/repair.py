@@ -17,7 +17,7 @@ from flywheel.datasets.index import index_row
 from flywheel.datasets.journal import keep, recover_journal, write_records
 from flywheel.datasets.layout import NAME, VERSION, Layout, Shards, features_bytes, read_schema
 from flywheel.datasets.lineage import load_policy_record
-from flywheel.datasets.snapshot import Snapshot
+from flywheel.datasets.snapshot import load_registered
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.tfrecord import DamagedError, Record, scan
 from flywheel.datasets.upkeep.generation import rewrite
@@ -220,12 +220,14 @@ def _mend_index(layout: Layout, say: Say) -> None:
 
 def _mend_lineage(layout: Layout, say: Say) -> None:
     checks: list[tuple[Path, Callable[[Path], object]]] = [
-        *((path, Snapshot.load) for path in layout.snapshots.glob("*.json")),
+        *((path, load_registered) for path in layout.snapshots.glob("*.json")),
         *((path, load_policy_record) for path in layout.policies.glob("*.json")),
     ]
     for path, load in sorted(checks, key=lambda check: check[0]):
         try:
             load(path)
+        except SpecError as newer:
+            say(f"Left alone: {newer}")
         except FlywheelError:
             _keep(layout, path)
             path.unlink()

@@ -448,3 +448,10 @@ def test_a_kill_before_every_single_call_loses_nothing(store: EpisodeStore) -> N
         kills += 1
     assert kills >= 6
     assert len(told) >= 10
+
+
+def test_one_id_as_a_text_is_refused(store: EpisodeStore) -> None:
+    with pytest.raises(FlywheelError, match="as a list"):
+        store.label(A, "success", True, by="anna")
+    with pytest.raises(FlywheelError, match="as a list"):
+        store.undo(A, "success", by="anna")

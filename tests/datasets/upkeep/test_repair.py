@@ -149,3 +149,24 @@ def test_a_lost_shard_is_given_up_also_after_a_killed_compaction(tmp_path: Path)
         mended = repair(tmp_path)
     assert len(mended.rows()) == 6
     assert verify(mended).sound
+
+
+def test_a_snapshot_of_a_newer_format_is_left_alone(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    path = Layout(store.path).snapshots / f"{'a' * 64}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"format": 99}')
+    told: list[str] = []
+    repair(tmp_path, told.append)
+    assert path.exists()
+    assert "format 99" in " ".join(told)
+
+
+def test_a_snapshot_under_a_wrong_name_is_moved_aside(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    path = Layout(store.path).snapshots / f"{'a' * 64}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store.snapshot().save(path)
+    assert not verify(store).sound
+    assert verify(repair(tmp_path)).sound
+    assert not path.exists()
