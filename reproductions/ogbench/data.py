@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +26,7 @@ from flywheel.core.files import write_atomically
 from flywheel.core.lineage import code_version, json_hash
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.store import EpisodeStore
-from flywheel.tasks.base import make_task
+from flywheel.rollout.workers import run_job
 from flywheel.tasks.ogbench import WORLDS, OGBench
 from reproductions.ogbench.scripts import STEPS, Script, navigate, play
 
@@ -58,26 +59,53 @@ class DataSet:
         """The task whose robot made it."""
         return f"ogbench:{self.environment}"
 
+    @property
     def store_name(self) -> str:
         """The store's name, as TFDS allows it."""
         return f"ogbench_{self.name}".replace("-", "_")
 
+    def make_task(self) -> OGBench:
+        """That task."""
+        return OGBench(self.environment)
 
-def generate(name: str, root: Path, episodes: int = EPISODES, on_progress: Progress = lambda done, total: None) -> EpisodeStore:
+
+def generate(
+    name: str, root: Path, episodes: int = EPISODES, processes: int = 1, on_progress: Progress = lambda done, total: None
+) -> EpisodeStore:
     """Bring the store of a data set under `root` to its first `episodes` episodes, and return it."""
     data = DataSet.of(name)
-    task = make_task(data.task)
-    assert isinstance(task, OGBench)
-    store = EpisodeStore.create(root, data.store_name(), Schema(task.observation, task.action))
+    store = _open(data, root)
     stored = {row.episode_id for row in store.rows(deleted=True)}
     missing = [seed for seed in range(episodes) if episode_id(name, seed) not in stored]
-    if missing:
-        script = _SCRIPTS[data.script](data.environment)
-        with store.writer() as writer:
-            for done, seed in enumerate(missing, start=episodes - len(missing) + 1):
-                writer.append(_episode(data, task, script, seed))
-                on_progress(done, episodes)
+    with closing(run_job(GenerateJob(data, root), missing, processes)) as results:
+        for done, _ in enumerate(results, start=episodes - len(missing) + 1):
+            on_progress(done, episodes)
     return store
+
+
+@dataclass(frozen=True)
+class GenerateJob:
+    """What one process does: it appends through a writer of its own."""
+
+    data: DataSet
+    root: Path
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[[int], None]]:
+        """Yields the function that makes and stores the episode of a seed."""
+        task = self.data.make_task()
+        script = _SCRIPTS[self.data.script](self.data.environment)
+        with _open(self.data, self.root).writer() as writer:
+
+            def work(seed: int) -> None:
+                writer.append(_episode(self.data, task, script, seed))
+
+            yield work
+
+
+def _open(data: DataSet, root: Path) -> EpisodeStore:
+    task = data.make_task()
+    return EpisodeStore.create(root, data.store_name, Schema(task.observation, task.action))
 
 
 def episode_id(name: str, seed: int) -> str:
@@ -134,14 +162,16 @@ def main(
     name: Annotated[str, tyro.conf.Positional],
     root: Path = Path("data"),
     episodes: int = EPISODES,
+    processes: int = 1,
     npz: Path | None = None,
 ) -> None:
     """Make a data set, and write it as OGBench's npz where a path is given."""
     began = time.monotonic()
-    store = generate(name, root, episodes, lambda done, total: print(f"\r{done} of {total} episodes", end="", flush=True))
+    show = lambda done, total: print(f"\r{done} of {total} episodes", end="", flush=True)  # noqa: E731
+    store = generate(name, root, episodes, processes, show)
     digest = export(name, store, npz, episodes) if npz else content(name, store, episodes)[1]
     about = {"dataset": name, "episodes": episodes, "transitions": episodes * STEPS, "sha256": digest}
-    about |= {"software": make_task(DataSet.of(name).task).robot("sim").software}
+    about |= {"software": DataSet.of(name).make_task().simulation.software}
     write_atomically(store.path / ".meta" / "ogbench.json", json.dumps(about, indent=2).encode())
     print(f"\n{store.path}: {json.dumps(about)} in {time.monotonic() - began:.0f} s")
 

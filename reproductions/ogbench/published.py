@@ -1,0 +1,53 @@
+"""What the paper reports, and the settings that it reports it for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flywheel.core.errors import FlywheelError
+
+ALGORITHMS = ("gcbc", "gcivl", "gciql", "crl", "hiql")
+
+PUBLISHED: dict[str, tuple[tuple[int, int], ...]] = {
+    "pointmaze-medium-navigate": ((9, 6), (63, 6), (53, 8), (29, 7), (79, 5)),
+    "pointmaze-large-navigate": ((29, 6), (45, 5), (34, 3), (39, 7), (58, 5)),
+    "pointmaze-giant-navigate": ((1, 2), (0, 0), (0, 0), (27, 10), (46, 9)),
+    "cube-single-play": ((6, 2), (53, 4), (68, 6), (19, 2), (15, 3)),
+    "cube-double-play": ((1, 1), (36, 3), (40, 5), (10, 2), (6, 2)),
+    "scene-play": ((5, 1), (42, 4), (51, 4), (19, 2), (38, 3)),
+    "puzzle-3x3-play": ((2, 0), (6, 1), (95, 1), (3, 1), (12, 2)),
+}
+"""Success in percent, mean and standard deviation over 8 seeds, of each of `ALGORITHMS`: one million updates of batch 1024, three
+hidden layers of 512, the mean of the last three evaluations (arXiv 2410.20092, table 2)."""
+
+_MAZE: dict[str, dict[str, Any]] = {
+    "gcivl": {"alpha": 10.0},
+    "gciql": {"alpha": 0.003},
+    "crl": {"alpha": 0.03},
+    "hiql": {"high_alpha": 3.0, "low_alpha": 3.0, "subgoal_steps": 25},
+}
+_ARM: dict[str, dict[str, Any]] = {
+    "gcivl": {"alpha": 10.0},
+    "gciql": {"alpha": 1.0},
+    "crl": {"alpha": 3.0},
+    "hiql": {"high_alpha": 3.0, "low_alpha": 3.0, "subgoal_steps": 10},
+}
+
+
+def settings(dataset: str, algorithm: str) -> dict[str, Any]:
+    """What differs from an agent's defaults on a data set (impls/hyperparameters.sh); nothing for agents that the paper lacks."""
+    return dict((_MAZE if dataset.startswith("pointmaze") else _ARM).get(algorithm, {}))
+
+
+def published(dataset: str, algorithm: str) -> str:
+    """The published mean and deviation, as ``51 ± 4``; a dash where there is none."""
+    if dataset not in PUBLISHED or algorithm not in ALGORITHMS:
+        return "-"
+    mean, deviation = PUBLISHED[dataset][ALGORITHMS.index(algorithm)]
+    return f"{mean} ± {deviation}"
+
+
+def check_peer(algorithm: str) -> None:
+    """Raises `FlywheelError` for an agent that OGBench's code lacks."""
+    if algorithm not in ALGORITHMS:
+        raise FlywheelError(f"OGBench's code has no agent '{algorithm}'; it has {', '.join(ALGORITHMS)}.")
