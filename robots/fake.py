@@ -16,6 +16,10 @@ _FINGER_STEP = 0.01
 _REACH = 0.03
 _STEP = 0.02
 _BETWEEN = "_to_"
+_FROM_HAND = "_to_eef_pos"  # robosuite's name for where an object is from the hand, in the world's frame ...
+_IN_HAND_FRAME = "_to_robot0_eef_"  # ... and in the hand's, which points down
+_TO_HAND_FRAME = np.array([1.0, -1.0, -1.0])
+_UPRIGHT, _POINTING_DOWN = np.array([0.0, 0.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0, 0.0])
 _TREMOR = 1e-4  # no living sensor repeats itself to the last bit
 
 _OWN = {
@@ -46,8 +50,8 @@ class FakeRobot(Robot):
     """A point with two fingers above a table: it goes where it is told, and carries an object that it closes on.
 
     An object is whatever the scene names ``<object>_pos``, ``<one>_to_<other>`` is where the other is from the one, as robosuite
-    names it; an object's other observations are constant. Time passes by one control
-    period per action, and by the latency per observation.
+    names it, and ``<object>_to_eef`` where the object is from the hand; an object's other observations are constant.
+    Time passes by one control period per action, and by the latency per observation.
     """
 
     name = "fake"
@@ -167,7 +171,7 @@ class FakeRobot(Robot):
             "joint_pos": np.append(self._hand, np.zeros(4)),
             "joint_vel": self._rng.normal(0.0, _TREMOR, 7),
             "eef_pos": self._hand,
-            "eef_quat": np.array([1.0, 0.0, 0.0, 0.0]),
+            "eef_quat": _POINTING_DOWN,
             "gripper_qpos": np.array([self._fingers, -self._fingers]),
             "gripper_qvel": np.array([speed, -speed]),
         }
@@ -177,10 +181,16 @@ class FakeRobot(Robot):
     def _observe_object(self, key: str, spec: ArraySpec) -> Array:
         if key in self._objects:
             return self._objects[key]
+        if spec.unit == "xyzw":
+            return _POINTING_DOWN if key.endswith(_IN_HAND_FRAME + "quat") else _UPRIGHT
+        if key.endswith(_IN_HAND_FRAME + "pos"):
+            return np.asarray(_TO_HAND_FRAME * (self._objects[key.replace(_IN_HAND_FRAME, "_")] - self._hand))
+        if key.endswith(_FROM_HAND):
+            return np.asarray(self._objects[key.replace(_FROM_HAND, "_pos")] - self._hand)
         if _BETWEEN in key:
             one, other = (self._place(name) for name in key.removesuffix("_pos").split(_BETWEEN))
             return np.asarray(other - one)
-        return np.eye(1, spec.size, spec.size - 1).reshape(spec.shape)
+        return np.zeros(spec.shape)
 
     def _place(self, name: str) -> Array:
         return self._hand if name == "gripper" else self._objects[f"{name}_pos"]

@@ -22,8 +22,16 @@ from flywheel.core.lineage import package_versions
 from flywheel.core.specs import ActionSpec, Array, ArraySpec, ObservationSpec
 from flywheel.robots.base import Robot, Scene
 
-# Joints and fingers per arm, so that the specification is known before anything is imported.
-_ARMS = {"Panda": (7, 2), "Sawyer": (7, 2), "UR5e": (6, 6), "Kinova3": (7, 6), "IIWA": (7, 6)}
+# Joints per arm, so that the specification is known before anything is imported.
+_ARMS = {"Panda": 7, "Sawyer": 7, "UR5e": 6, "Kinova3": 7, "IIWA": 7}
+
+# Every arm carries the Panda's hand, so that fingers are two, in metres, and open to 8 cm on all of them. Of their own hands,
+# UR5e's and Kinova3's (Robotiq 85) jams 6 cm open in robosuite 1.5.2 with MuJoCo 3.8, and Sawyer's opens no wider than 6 cm.
+_HAND = "PandaGripper"
+
+# Where the gripper's frame lies; robosuite turns an object's pose into the frame of "robot0_eef" with it.
+_HAND_FRAME = "world_pose_in_gripper"
+_IN_HAND_FRAME = "_to_robot0_eef_"
 
 # The size of a robosuite object is drawn when the model is built, and the model is built once: a constant keeps it the same.
 _MODEL_SEED = 0
@@ -37,7 +45,7 @@ _MEND = "install libegl1 and libgl1-mesa-dri, or set MUJOCO_GL to osmesa, glfw o
 
 
 class SimRobot(Robot):
-    """A robosuite arm: six delta pose actions in the base frame and one gripper action (-1 opens, 1 closes), all in [-1, 1].
+    """A robosuite arm with the Panda's hand: six delta pose actions in the base frame, one of the gripper (-1 opens), in [-1, 1].
 
     The first steps in a fresh environment are slow, because numba compiles robosuite's controllers.
     """
@@ -56,14 +64,14 @@ class SimRobot(Robot):
     @property
     def observation_spec(self) -> ObservationSpec:
         """Joints, end effector, fingers, and the scene's objects, in metres, radians and seconds."""
-        joints, fingers = _ARMS[self._arm]
+        joints = _ARMS[self._arm]
         own = {
             "joint_pos": ArraySpec((joints,), unit="rad"),
             "joint_vel": ArraySpec((joints,), unit="rad/s"),
             "eef_pos": ArraySpec((3,), unit="m"),
             "eef_quat": ArraySpec((4,), unit="xyzw"),
-            "gripper_qpos": ArraySpec((fingers,), unit="m"),
-            "gripper_qvel": ArraySpec((fingers,), unit="m/s"),
+            "gripper_qpos": ArraySpec((2,), unit="m"),
+            "gripper_qvel": ArraySpec((2,), unit="m/s"),
         }
         return ObservationSpec({**own, **self._scene.objects})
 
@@ -102,7 +110,9 @@ class SimRobot(Robot):
     def observe(self) -> dict[str, Array]:
         """Read the state as it is now."""
         env = self._connected()
-        env._update_observables(force=True)
+        # A pose in the gripper's frame is made of what was observed before it: of this moment only in a second pass.
+        for _ in range(2 if any(_IN_HAND_FRAME in key for key in self._scene.objects) else 1):
+            env._update_observables(force=True)
         return {key: np.asarray(env._observables[source].obs, np.float32) for key, source in self._sources().items()}
 
     def act(self, action: Array) -> Array:
@@ -154,6 +164,7 @@ def _build(arm: str, world: str, rate: float, needed: frozenset[str]) -> Any:
     env = robosuite.make(
         world,
         robots=arm,
+        gripper_types=_HAND,
         controller_configs=robosuite.load_composite_controller_config(robot=arm),
         has_renderer=False,
         has_offscreen_renderer=False,
@@ -167,8 +178,12 @@ def _build(arm: str, world: str, rate: float, needed: frozenset[str]) -> Any:
     missing = needed - set(env.observation_names)
     if missing:
         raise FlywheelError(f"The world '{world}' does not observe {sorted(missing)}, but {sorted(env.observation_names)}.")
-    for name in set(env.observation_names) - needed:
+    for name in set(env.observation_names) - needed - {_HAND_FRAME}:
         env.modify_observable(name, "enabled", False)
+    if arm == "Sawyer":
+        # Its first link overlaps its own base in robosuite 1.5.2, and their friction holds the joint at zero, whatever is asked.
+        number = env.sim.model.geom_name2id("robot0_link0_collision")
+        env.sim.model.geom_contype[number] = env.sim.model.geom_conaffinity[number] = 0
     return env
 
 
