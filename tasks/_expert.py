@@ -1,4 +1,4 @@
-"""Scripted pick-and-place: closed-loop, from observations alone, and imperfect in the ways that real scripts are."""
+"""What scripts have in common: closed-loop, from observations alone, and imperfect in the ways that real scripts are."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ Vector = npt.NDArray[np.float64]
 
 OPEN, CLOSE = -1.0, 1.0
 
+DOWN: Vector = np.array([0.0, 0.0, -1.0])
+
 _NEAR, _PATIENCE = 0.03, 6
-"""Metres and steps: near a cube for so long, a script closes its fingers although it has not arrived exactly, as scripts do."""
+"""Metres and steps: near a thing for so long, a script closes its fingers although it has not arrived exactly, as scripts do."""
 
 GRIP = 0.06
-"""Fingers closer than this, in metres, may hold a cube; they open to 8 cm."""
+"""Fingers closer than this, in metres, may hold a thing; they open to 8 cm."""
+
+_FACING = 0.15
+"""Radians: so well must the hand be turned before it goes to a thing."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class ScriptedExpert:
 
     checkpoint = ""
     snapshot = ""
+    tool_axis = DOWN
+    """Where the hand points, (3,), of length 1."""
 
     def __init__(self, agent_id: str, imperfection: Imperfection) -> None:
         """Name the script and say how imperfect it is."""
@@ -59,7 +66,7 @@ class ScriptedExpert:
         self._rng = np.random.default_rng([seed, 1])
         flaw = self._imperfection
         spread = np.array([flaw.grasp_offset, flaw.grasp_offset, flaw.height_offset])
-        self._offset: Vector = self._rng.normal(size=3) * spread
+        self.offset: Vector = self._rng.normal(size=3) * spread
         self._reach = 0.035 if self._rng.random() < flaw.hasty else 0.012
         self._waited = 0
         self._gain = 15.0 * (1.0 - self._rng.random() * min(flaw.slowness, 0.9))
@@ -69,7 +76,8 @@ class ScriptedExpert:
         target, fingers = self.plan(observation)
         action = np.empty(7)
         action[:3] = self._gain * (target - observation["eef_pos"])
-        action[3:6] = upright(observation["eef_quat"])
+        action[3:6] = tilt(observation["eef_quat"], self.tool_axis)
+        action[5] += self.turn(observation)
         action[6] = fingers
         action[:6] += self._imperfection.action_noise * self._rng.normal(size=6) * np.repeat([1.0, 0.2], 3)
         return np.clip(action, -1.0, 1.0).astype(np.float32)
@@ -78,13 +86,23 @@ class ScriptedExpert:
         """Where the end effector should go, (3,) metres, and what the fingers do (`OPEN` or `CLOSE`)."""
         raise NotImplementedError
 
-    def approach(self, observation: Observation, cube: str) -> tuple[Vector, bool]:
-        """Above the believed place of a cube first, then down to it: the target, and whether to close the fingers."""
-        hand, grasp = observation["eef_pos"], observation[cube] + self._offset
-        aside, above = float(np.hypot(*(grasp - hand)[:2])), float(hand[2] - grasp[2])
-        if aside > 0.02 + 0.3 * max(0.0, above):
-            return raised(grasp, 0.08), False
-        away = max(aside, abs(above))
+    def turn(self, observation: Observation) -> float:
+        """The angle in radians, counterclockwise from above, by which the hand has yet to turn; 0 where its heading is free."""
+        return 0.0
+
+    def facing(self, observation: Observation) -> bool:
+        """Whether the hand is turned well enough to go to a thing."""
+        return abs(self.turn(observation)) < _FACING
+
+    def approach(self, observation: Observation, place: Array) -> tuple[Vector, bool]:
+        """Short of the believed place (3,) of a thing, then along the tool to it: the target, and whether to close the hand."""
+        grasp = place + self.offset
+        way = grasp - observation["eef_pos"]
+        ahead = float(way @ self.tool_axis)
+        aside = float(np.linalg.norm(way - ahead * self.tool_axis))
+        if aside > 0.02 + 0.3 * max(0.0, ahead) or not self.facing(observation):
+            return grasp - 0.08 * self.tool_axis, False
+        away = max(aside, abs(ahead))
         self._waited += away < _NEAR
         return grasp, away < self._reach or self._waited > _PATIENCE
 
@@ -95,15 +113,26 @@ def raised(place: Array, height: float) -> Vector:
     return above
 
 
-def upright(quaternion: Array) -> Vector:
-    """The action that turns the end effector back to pointing down, keeping its turn about the vertical, (3,).
+def tilt(quaternion: Array, axis: Vector) -> Vector:
+    """The action that points the end effector along an axis (3,) of length 1, keeping its turn about it, (3,).
 
-    The tool's axis is the third column of the rotation matrix; its cross product with straight down is the turn needed.
+    The tool's axis is the third column of the rotation matrix; its cross product with the other is the turn needed.
     """
     x, y, z, w = quaternion
-    axis = np.array([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)])
-    turn: Vector = np.cross(axis, np.array([0.0, 0.0, -1.0]))
+    tool = np.array([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)])
+    turn: Vector = np.cross(tool, axis)
     return turn
+
+
+def heading(quaternion: Array) -> float:
+    """The angle of a body's own x axis from the world's, seen from above, in radians."""
+    x, y, z, w = quaternion
+    return float(np.arctan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z)))
+
+
+def nearest_turn(angle: float, period: float) -> float:
+    """The smallest angle that differs from another by a multiple of the period: within half a period of 0."""
+    return float((angle + period / 2) % period - period / 2)
 
 
 def fingers_open(observation: Observation) -> float:
@@ -113,5 +142,5 @@ def fingers_open(observation: Observation) -> float:
 
 
 def fingers_closed(observation: Observation) -> bool:
-    """Whether the fingers have stopped, on a cube or on each other."""
+    """Whether the fingers have stopped, on a thing or on each other."""
     return fingers_open(observation) < GRIP and bool(np.abs(observation["gripper_qvel"]).max() < 0.01)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from flywheel.core import registry
@@ -22,6 +22,8 @@ class Task(ABC):
     """What must stand after the colon of a name, as in ``ogbench:scene``; it is passed to the constructor."""
     instruction: str
     """What one would tell a person."""
+    skill: str
+    """The group of tasks that share episodes, as in MT-Opt (Kalashnikov et al. 2021), for example ``acquire`` or ``place``."""
     horizon: int
     """The number of steps after which an attempt ends."""
     world: str
@@ -35,7 +37,11 @@ class Task(ABC):
 
     @abstractmethod
     def success(self, observation: Observation) -> bool:
-        """Whether the task is done."""
+        """Whether the task is done, in any observation that `judges` accepts, whatever was tried in its episode."""
+
+    def judges(self, keys: Collection[str]) -> bool:
+        """Whether observations with these keys show the task's objects, so that `success` can be asked about them."""
+        return all(key in keys for key in self.objects)
 
     def reward(self, observation: Observation) -> float:
         """1 when the task is done, else 0."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from flywheel.core.policy import Policy
-from flywheel.core.specs import ArraySpec, Observation
-from flywheel.tasks._expert import CLOSE, GRIP, OPEN, Imperfection, ScriptedExpert, Vector, fingers_closed, fingers_open, raised
+from flywheel.core.specs import Array, ArraySpec, Observation
+from flywheel.tasks._expert import GRIP, Imperfection, Vector, fingers_open, raised
+from flywheel.tasks._pick_place import PlaceExpert
 from flywheel.tasks.base import Task
 
 STACKED = 0.045
@@ -18,6 +19,7 @@ class Stack(Task):
 
     name = "stack"
     instruction = "stack the red cube on the green cube"
+    skill = "place"
     horizon = 150
     world = "Stack"
     objects = {  # noqa: RUF012
@@ -43,35 +45,13 @@ class Stack(Task):
         return StackExpert("stack-expert", flaws.scaled(imperfection))
 
 
-class StackExpert(ScriptedExpert):
+class StackExpert(PlaceExpert):
     """Grasps where it believes cube A to be, and aligns the cubes as it sees them."""
 
-    def reset(self, seed: int) -> None:
-        """Start with open fingers, above."""
-        super().reset(seed)
-        self._phase = "reach"
+    def grasp(self, observation: Observation) -> Array:
+        """The middle of cube A."""
+        return observation["cubeA_pos"]
 
-    def plan(self, observation: Observation) -> tuple[Vector, float]:
-        """One phase after the other, each ended by what is seen."""
-        hand = observation["eef_pos"]
-        if self._phase == "reach":
-            target, arrived = self.approach(observation, "cubeA_pos")
-            self._phase = "close" if arrived else "reach"
-            return target, CLOSE if arrived else OPEN
-        if self._phase == "close" and fingers_closed(observation):
-            self._phase = "carry"
-        if self._phase == "close":
-            return raised(hand, 0.0), CLOSE
-        if self._phase == "carry":
-            return self._carry(observation)
-        return raised(hand, 0.1 if fingers_open(observation) > GRIP else 0.0), OPEN
-
-    def _carry(self, observation: Observation) -> tuple[Vector, float]:
-        hand, apart = observation["eef_pos"], observation["cubeB_pos"] - observation["cubeA_pos"]
-        aside, above = float(np.hypot(*apart[:2])), float(-apart[2]) - STACKED
-        if aside > 0.01 + 0.3 * max(0.0, above):
-            return hand + np.array([*(apart[:2] if above > 0.0 else (0.0, 0.0)), 0.05 - above]), CLOSE
-        if above < 0.004:
-            self._phase = "release"
-            return raised(hand, 0.0), OPEN
-        return hand + np.array([apart[0], apart[1], -above]), CLOSE
+    def apart(self, observation: Observation) -> Vector:
+        """To the top of cube B."""
+        return raised(observation["cubeB_pos"] - observation["cubeA_pos"], STACKED)

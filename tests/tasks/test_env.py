@@ -32,6 +32,7 @@ def test_every_task_says_what_it_is(name: str) -> None:
     assert task.instruction
     assert task.horizon > 0
     assert task.success_detector
+    assert task.skill in {"acquire", "place", "articulate"}
     assert task.scene(5).seed == 5
     assert task.scene(5).objects == task.objects
 
@@ -72,16 +73,46 @@ def test_info_holds_the_executed_action() -> None:
     np.testing.assert_array_equal(info["executed"], np.ones(7, np.float32))
 
 
+def test_success_detectors_have_names_of_their_own() -> None:
+    detectors = [make_task(name).success_detector for name in OURS]
+    assert len(set(detectors)) == len(detectors)
+
+
 @pytest.mark.parametrize("robot", ["sim", "fake"])
 @pytest.mark.parametrize(
-    ("task", "cube", "relation"), [("lift", "cube", "gripper_to_cube_pos"), ("stack", "cubeB", "gripper_to_cubeB")]
+    ("task", "thing", "relation"),
+    [("lift", "cube", "gripper_to_cube_pos"), ("stack", "cubeB", "gripper_to_cubeB"), ("door", "handle", "handle_to_eef_pos")],
 )
-def test_relations_are_those_of_the_same_moment(task: str, robot: str, cube: str, relation: str) -> None:
+def test_relations_are_those_of_the_same_moment(task: str, robot: str, thing: str, relation: str) -> None:
     with make_env(task, robot) as env:
         env.reset(seed=3)
         for _ in range(3):
             seen = env.step(np.full(7, 0.5, np.float32))[0]
-            np.testing.assert_allclose(seen[relation], seen[f"{cube}_pos"] - seen["eef_pos"], atol=1e-6)
+            np.testing.assert_allclose(seen[relation], seen[f"{thing}_pos"] - seen["eef_pos"], atol=1e-6)
+
+
+@pytest.mark.parametrize("robot", ["sim", "fake"])
+@pytest.mark.parametrize(("task", "thing"), [("can", "Can"), ("square", "SquareNut")])
+def test_places_in_the_frame_of_the_hand_are_those_of_the_same_moment(task: str, thing: str, robot: str) -> None:
+    with make_env(task, robot) as env:
+        seen, _ = env.reset(seed=3)
+        for _ in range(4):
+            apart = seen[f"{thing}_pos"] - seen["eef_pos"]
+            # robosuite turns into the frame of the grip's site, a quarter turn from that of `eef_quat`: the length is the same.
+            found = seen[f"{thing}_to_robot0_eef_pos"]
+            np.testing.assert_allclose(np.linalg.norm(found), np.linalg.norm(apart), atol=1e-5)
+            assert found[2] > 0.0, "the hand points down, and the thing is below"
+            assert np.linalg.norm(seen[f"{thing}_to_robot0_eef_quat"]) == pytest.approx(1.0, abs=1e-5)
+            seen = env.step(np.full(7, 0.5, np.float32))[0]
+
+
+def test_tasks_of_one_world_can_judge_each_other() -> None:
+    names = OURS
+    together = {name: {other for other in names if make_task(other).judges(make_task(name).objects)} for name in names}
+    assert together["stack"] == together["lift_red"] == together["lift_green"] == {"stack", "lift_red", "lift_green"}
+    assert together["can"] == together["lift_can"] == {"can", "lift_can"}
+    assert together["door"] == together["turn_handle"] == {"door", "turn_handle"}
+    assert together["lift"] == {"lift"}
 
 
 def test_its_config_builds_it_again() -> None:
