@@ -31,7 +31,9 @@ class ForeignTask(Task):
     action: ActionSpec
     """What an action means."""
     packages: tuple[str, ...]
-    """The benchmark's packages, whose versions are recorded with every episode; the first names its extra."""
+    """The benchmark's packages, whose versions are recorded with every episode; the first names its robot."""
+    success_key: str = "success"
+    """Where in a step's info the verdict is."""
 
     def __init__(self) -> None:
         """The simulation is built when its robot is connected."""
@@ -110,7 +112,7 @@ class ForeignRobot(Robot):
         newest = self.observe()
         if any(not np.array_equal(observation[key], value) for key, value in newest.items()):
             raise FlywheelError(f"Only the simulation of {self._task.name} decides success, and only of what it shows now.")
-        return bool(self._info.get("success", False))
+        return bool(self._info.get(self._task.success_key, False))
 
     def connect(self) -> None:
         """Build the simulation and begin the episode of seed 0."""
