@@ -7,12 +7,8 @@ every step; and an environment's own random state depends on its history, so eve
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,6 +16,7 @@ import numpy as np
 from flywheel.core.errors import FlywheelError
 from flywheel.core.lineage import package_versions
 from flywheel.core.specs import ActionSpec, Array, ArraySpec, ObservationSpec
+from flywheel.robots._graphics import GRAPHICS, MEND, chosen_graphics, drawing
 from flywheel.robots.base import Robot, Scene
 
 # Joints per arm, so that the specification is known before anything is imported.
@@ -38,10 +35,6 @@ _MODEL_SEED = 0
 
 # robosuite's OSC_POSE: metres and radians per unit of action; the gripper's action is a direction without a unit.
 _SCALE = (0.05, 0.05, 0.05, 0.5, 0.5, 0.5, 1.0)
-
-
-_GRAPHICS = "MUJOCO_GL"
-_MEND = "install libegl1 and libgl1-mesa-dri, or set MUJOCO_GL to osmesa, glfw or disable"
 
 
 class SimRobot(Robot):
@@ -190,13 +183,13 @@ def _build(arm: str, world: str, rate: float, needed: frozenset[str]) -> Any:
 def _robosuite() -> Any:
     """Import robosuite without its start-up advice; its errors still come through."""
     logging.getLogger("robosuite_logs").addFilter(_ErrorsOnly())
-    with _chosen_graphics():
+    with chosen_graphics():
         try:
             import robosuite
         except ImportError as error:
             raise FlywheelError(f"The simulator cannot be loaded ({error}); install flywheel-robotics[sim].") from None
         except (AttributeError, RuntimeError) as error:  # how PyOpenGL reports a library that is not there
-            raise FlywheelError(f"MUJOCO_GL={os.environ.get(_GRAPHICS)} does not work here ({error}); {_MEND}.") from error
+            raise FlywheelError(f"MUJOCO_GL={os.environ.get(GRAPHICS)} does not work here ({error}); {MEND}.") from error
     return robosuite
 
 
@@ -207,47 +200,12 @@ class _ErrorsOnly(logging.Filter):
         return record.levelno >= logging.ERROR
 
 
-@contextmanager
-def _chosen_graphics() -> Iterator[None]:
-    """Decide how MuJoCo draws, which it settles for good when it is imported, and leave the environment as it was.
-
-    robosuite overwrites the variable with ``egl`` whatever it holds; a child process that inherited that would fail to
-    import MuJoCo on a machine without EGL.
-    """
-    before = os.environ.get(_GRAPHICS)
-    if before is None and sys.platform == "linux" and not os.environ.get("DISPLAY"):
-        os.environ[_GRAPHICS] = "egl" if _has_egl() else "disable"
-    try:
-        yield
-    finally:
-        os.environ.pop(_GRAPHICS, None)
-        if before is not None:
-            os.environ[_GRAPHICS] = before
-
-
-def _has_egl() -> bool:
-    """Whether EGL's library is there; without it MuJoCo cannot even be imported when asked to use it."""
-    platform = os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
-    try:
-        importlib.import_module("OpenGL.EGL")
-    except (ImportError, AttributeError, OSError):
-        return False
-    return platform == "egl"
-
-
 def _renderer(env: Any, height: int, width: int) -> Any:
-    if "tensorflow" in sys.modules:
-        # TensorFlow 2.21 exports an LLVM of its own, and Mesa's software renderer crashes the process when it meets it.
-        raise FlywheelError("A process that has imported TensorFlow cannot draw pictures; draw them in another process.")
-    import mujoco
+    with drawing():
+        import mujoco
 
-    model = env.sim.model._model
-    model.vis.quality.offsamples = 0  # multisampling costs half of the time in software
-    model.vis.global_.offheight = max(height, model.vis.global_.offheight)
-    model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
-    try:
+        model = env.sim.model._model
+        model.vis.quality.offsamples = 0  # multisampling costs half of the time in software
+        model.vis.global_.offheight = max(height, model.vis.global_.offheight)
+        model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
         return mujoco.Renderer(model, height, width)
-    except Exception as error:  # whatever the graphics stack raises, from ctypes upwards
-        raise FlywheelError(
-            f"Pictures cannot be drawn here ({str(error).splitlines()[0] if str(error) else type(error).__name__}); {_MEND}."
-        ) from error

@@ -13,6 +13,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.core.lineage import package_versions
 from flywheel.core.policy import Policy
 from flywheel.core.specs import ActionSpec, Array, Observation, ObservationSpec
+from flywheel.robots._graphics import chosen_graphics, drawing
 from flywheel.robots.base import Robot, Scene
 from flywheel.tasks.base import Task
 
@@ -117,7 +118,8 @@ class ForeignRobot(Robot):
     def connect(self) -> None:
         """Build the simulation and begin the episode of seed 0."""
         if self._sim is None:
-            self._sim = self._task.build()
+            with chosen_graphics():  # it imports MuJoCo
+                self._sim = self._task.build()
             self.reset(self._task.scene(0))
 
     def disconnect(self) -> None:
@@ -154,7 +156,8 @@ class ForeignRobot(Robot):
 
     def render(self, height: int, width: int) -> Array:
         """The benchmark's own picture, its nearest pixels taken, (height, width, 3) uint8."""
-        picture = np.asarray(self._connected().render(), np.uint8)
+        with drawing():
+            picture = np.asarray(self._connected().render(), np.uint8)
         rows, columns = (np.arange(size) * length // size for size, length in zip((height, width), picture.shape, strict=False))
         found: Array = picture[rows][:, columns]
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from flywheel.rollout.rollout import rollout
 from flywheel.tasks.base import Task, make_task
 from flywheel.tasks.env import make_env
 
-pytest.importorskip("metaworld")
-pytest.importorskip("gymnasium_robotics")
+PACKAGES = ("ogbench", "metaworld", "gymnasium_robotics")
+# Not importorskip: that would import MuJoCo before anybody has decided how it draws.
+pytestmark = pytest.mark.skipif(not all(map(find_spec, PACKAGES)), reason=f"needs {', '.join(PACKAGES)}")
 FETCH = [f"gymnasium_robotics:{name}" for name in ("reach", "push", "slide", "pick-and-place")]
 SOME = ["metaworld:reach", "metaworld:door-open", "metaworld:pick-place"]
 
@@ -73,6 +75,15 @@ def test_fetchs_verdict_is_about_the_place() -> None:
             observation, _, *end, info = env.step(np.append(np.clip(10 * way, -1, 1), 0).astype(np.float32))
     assert info["success"]
     assert np.linalg.norm(observation["desired_goal"] - observation["achieved_goal"]) < 0.05
+
+
+@pytest.mark.parametrize("name", ["ogbench:pointmaze-medium", "ogbench:scene", "metaworld:reach", "gymnasium_robotics:push"])
+def test_it_is_drawn(name: str) -> None:
+    with make_env(name) as env:
+        env.reset(seed=0)
+        picture = env.render(64, 96)
+    assert picture.shape == (64, 96, 3)
+    assert picture.std() > 5
 
 
 def test_mistakes_are_told() -> None:

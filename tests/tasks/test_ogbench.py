@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from flywheel.tasks.base import make_task
 from flywheel.tasks.env import make_env
 from flywheel.tasks.ogbench import GOALS, WORLDS
 
-pytest.importorskip("ogbench")
+pytestmark = pytest.mark.skipif(find_spec("ogbench") is None, reason="needs ogbench")
 KINDS = ["ogbench:pointmaze-medium", "ogbench:cube-single", "ogbench:scene", "ogbench:puzzle-3x3"]
 
 
