@@ -43,9 +43,10 @@ class Checkpoint(Callback):
         self.path, self.metrics, self.updates = path, metrics, updates
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save metrics and state."""
+        """Save metrics and state; of several processes rank 0 writes."""
         assert isinstance(pl_module, AlgorithmModule)
-        self.metrics.save()
+        if trainer.is_global_zero:
+            self.metrics.save()
         trainer.save_checkpoint(self.path)
         trainer.should_stop = pl_module.update >= self.updates
 

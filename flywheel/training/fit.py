@@ -19,14 +19,20 @@ from flywheel.core.errors import FlywheelError
 from flywheel.training.callbacks import AtomicCheckpointIO, Checkpoint, MetricsLog, Progress, ReportProgress
 from flywheel.training.data import ChunkSource, StoreDataModule
 from flywheel.training.module import AlgorithmModule, NonFiniteError
-
-FAULT_FILE = "non_finite.safetensors"
+from flywheel.training.team import ALONE, Replicas, Team, leave
 
 
 def fit(
-    module: AlgorithmModule, source: ChunkSource, folder: Path, updates: int, save_every: int, device: str, on_progress: Progress
+    module: AlgorithmModule,
+    source: ChunkSource,
+    folder: Path,
+    updates: int,
+    save_every: int,
+    device: str,
+    on_progress: Progress,
+    team: Team = ALONE,
 ) -> None:
-    """Bring the module to so many updates, with ``last.ckpt`` and ``metrics.csv`` in the run's folder.
+    """Bring the module to so many updates, with ``last.ckpt`` and ``metrics.csv`` in the run's folder, which rank 0 writes.
 
     Raises `FlywheelError` for a checkpoint that is damaged or has more updates or cannot be written, and `NonFiniteError`,
     with the update that was to blame in ``non_finite.safetensors``.
@@ -48,7 +54,9 @@ def fit(
     with _quiet_lightning(), _plain_interrupts():
         trainer = Trainer(
             accelerator=device,
-            devices=1,
+            devices=team.part.world,
+            strategy=Replicas(team) if team.part.world > 1 else "auto",
+            use_distributed_sampler=False,  # `source` parts the batches
             max_epochs=-1,  # an epoch is the way to the next checkpoint; `Checkpoint` stops after the last
             reload_dataloaders_every_n_epochs=1,
             callbacks=[metrics, ReportProgress(on_progress, updates), Checkpoint(checkpoint, metrics, updates)],
@@ -64,8 +72,16 @@ def fit(
                 module, datamodule=StoreDataModule(source, span), ckpt_path=checkpoint if held else None, weights_only=True
             )
         except NonFiniteError as error:
-            error.fault.save(folder / FAULT_FILE)
-            raise NonFiniteError(error.fault, folder / FAULT_FILE) from None
+            path = folder / fault_file(team.part.rank)
+            error.fault.save(path)
+            raise NonFiniteError(error.fault, path) from None
+        finally:
+            leave()
+
+
+def fault_file(rank: int) -> str:
+    """The name under which a process keeps the update that became non-finite."""
+    return f"non_finite-{rank}.safetensors" if rank else "non_finite.safetensors"
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -104,7 +104,11 @@ class AlgorithmModule(LightningModule):
                 losses.setdefault(name, []).append(loss)
         means = {f"loss/{name}": torch.stack(values).mean() for name, values in losses.items()}
         self.means = self._average(means | self.algorithm.metrics())
-        return not first_non_finite(self._state()) and all(math.isfinite(self.means[name]) for name in means)
+        if first_non_finite(self._state()) or not all(math.isfinite(self.means[name]) for name in means):
+            return False
+        if self.part.world > 1:
+            self._refuse_drift()
+        return True
 
     def _take_update(self, batch: Batch) -> dict[str, Tensor]:
         """Its losses, detached."""
@@ -124,18 +128,28 @@ class AlgorithmModule(LightningModule):
         # All at once, after the backward: for networks this small one message costs less than many that overlap with it.
         gradients = [p.grad for p in self.algorithm.parameters() if p.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        averaged = torch.split(self._mean_over_processes(flat), [gradient.numel() for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        averaged = torch.split(flat / self.part.world, [gradient.numel() for gradient in gradients])
         torch._foreach_copy_(gradients, [part.view_as(gradient) for part, gradient in zip(averaged, gradients, strict=True)])
+
+    def _refuse_drift(self) -> None:
+        """Raise `FlywheelError` where the weights differ between the processes, which equal gradients alone do not exclude."""
+        weights = [tensor for tensor in self.algorithm.state_dict().values() if tensor.is_floating_point()]
+        total = torch.stack([tensor.sum(dtype=torch.float64) for tensor in weights]).sum()
+        bounds = torch.stack([total, -total])
+        torch.distributed.all_reduce(bounds, op=torch.distributed.ReduceOp.MAX)
+        if bounds[0] != -bounds[1]:
+            raise FlywheelError(
+                f"The weights of {self.algorithm.name} became different in {self.part.world} processes, because it changes some "
+                "by other than gradients; train it with --devices 1."
+            )
 
     def _average(self, named: dict[str, Tensor]) -> dict[str, float]:
         """Scalars as numbers, averaged over the processes, with one wait for the device."""
         stacked = torch.stack([value.detach().to(self.device, torch.float32).mean() for value in named.values()])
-        return dict(zip(named, self._mean_over_processes(stacked).tolist(), strict=True))
-
-    def _mean_over_processes(self, tensor: Tensor) -> Tensor:
-        reduced = self.trainer.strategy.reduce(tensor, reduce_op="mean")
-        assert isinstance(reduced, Tensor)
-        return reduced
+        if self.part.world > 1:
+            torch.distributed.all_reduce(stacked)
+        return dict(zip(named, (stacked / self.part.world).tolist(), strict=True))
 
     def _state(self) -> dict[str, Tensor]:
         """All that a checkpoint would hold and that an update changes."""

@@ -8,6 +8,8 @@ A run folder holds:
     last.ckpt            weights, optimizer, update counter
     metrics.csv          losses and diagnostics
     policy.safetensors   the result, written when the last update is done
+    rank-1.log …         what the further processes said, where there are several
+    non_finite.safetensors  the update that became non-finite, where one did (`faults.Fault`)
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ from flywheel.training.lineage import remember_policy, remember_snapshot
 from flywheel.training.module import AlgorithmModule
 from flywheel.training.recipe import DataConfig, Recipe, make_recipe
 from flywheel.training.sources import Source, join, open_sources, snapshot_file
+from flywheel.training.team import ALONE, Team, lead
+from flywheel.training.threads import choose_threads
 
 _CONFIG = "config.yaml"
 
@@ -68,9 +72,13 @@ class TrainConfig:
     save_every: int = 1_000
     """Updates between checkpoints."""
     threads: int = 1
-    """CPU threads for torch; one is fastest for these network sizes on a shared machine."""
+    """CPU threads for torch in each process; one is fastest for small networks on a shared machine. 0 measures whether one or all
+    are faster, once: the run keeps to it."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to train; networks this small are faster on a CPU."""
+    devices: int = 1
+    """Processes that train together, each on a GPU of its own or with its own threads of the CPU; each takes an equal part of
+    every batch, and the gradients are averaged. A loss that compares a batch's rows (CRL) compares those of a part."""
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -87,10 +95,14 @@ def algorithm_class(name: str) -> type[Algorithm]:
     return registry.load("algorithms", name, Algorithm)  # type: ignore[type-abstract]
 
 
+def _ignore(done: int, total: int) -> None:
+    """Nobody watches."""
+
+
 def train(
     config: TrainConfig,
-    on_progress: Progress = lambda done, total: None,
-    on_reading: Progress = lambda done, total: None,
+    on_progress: Progress = _ignore,
+    on_reading: Progress = _ignore,
 ) -> LearnedPolicy:
     """Train, or resume, or return what is finished already.
 
@@ -100,7 +112,7 @@ def train(
     """
     _check(config)
     with _locked(config.output):
-        _check_held(config)
+        config = _check_held(config)
         if not _finished(config):
             _run(config, on_progress, on_reading)
         policy = LearnedPolicy.load(config.output)
@@ -108,31 +120,64 @@ def train(
     return policy
 
 
-def _run(config: TrainConfig, on_progress: Progress, on_reading: Progress) -> None:
+def follow(config: TrainConfig, team: Team) -> None:
+    """Be a further process of a run that rank 0 has prepared: compute its part, and write nothing."""
     torch.set_num_threads(config.threads)
+    _fit(config, _prepare(config, _ignore), team, _ignore)
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """What a run starts its updates with."""
+
+    sources: list[Source]
+    columns: Columns | Mixture
+    recipe: Recipe
+    header: PolicyHeader
+    algorithm: Algorithm
+
+
+def _run(config: TrainConfig, on_progress: Progress, on_reading: Progress) -> None:
+    torch.set_num_threads(max(config.threads, 1))
+    run = _prepare(config, on_reading)
+    if not config.threads:
+        batch = _source(config, run, ALONE).draw(0)[: config.data.batch_size // config.devices]
+        config = dataclasses.replace(config, threads=choose_threads(run.algorithm, batch, config.devices))
+    _claim(config, run.sources)
+    for source in run.sources:
+        remember_snapshot(source.store, source.snapshot)
+    with lead(config.output, config.updates, config.devices) as team:
+        _fit(config, run, team, on_progress)
+    configs.save(config, config.output / _CONFIG)  # with more updates than before, now that they are done
+    save_policy(config.output / POLICY_FILE, run.header, run.algorithm, run.recipe.goal_state)
+
+
+def _prepare(config: TrainConfig, on_reading: Progress) -> _Prepared:
     choose_matmul_precision()
     sources = open_sources(config.store, config.data, config.output, on_reading)
     columns, store = join(sources), sources[0].store
     initial = _load_initial(config.initial, store) if config.initial else None
     recipe = make_recipe(config.data, algorithm_class(config.name), columns, initial, config.initial)
     header = _header(config, sources, columns, initial, recipe)
-    algorithm = _build(config, header, columns, initial)
-    _claim(config, sources)
-    for source in sources:
-        remember_snapshot(source.store, source.snapshot)
+    return _Prepared(sources, columns, recipe, header, _build(config, header, columns, initial))
 
-    module = AlgorithmModule(algorithm, batch_size=config.data.batch_size, seed=config.seed)
-    batches = ChunkSource(
-        columns,
-        recipe.sampler,
-        recipe.relabeler,
+
+def _fit(config: TrainConfig, run: _Prepared, team: Team, on_progress: Progress) -> None:
+    module = AlgorithmModule(run.algorithm, batch_size=config.data.batch_size, seed=config.seed, part=team.part)
+    batches = _source(config, run, team)
+    fit(module, batches, config.output, config.updates, config.save_every, config.device, on_progress, team)
+
+
+def _source(config: TrainConfig, run: _Prepared, team: Team) -> ChunkSource:
+    return ChunkSource(
+        run.columns,
+        run.recipe.sampler,
+        run.recipe.relabeler,
         batch_size=config.data.batch_size,
         discount=config.data.discount,
         seed=config.seed,
+        part=team.part,
     )
-    fit(module, batches, config.output, config.updates, config.save_every, config.device, on_progress)
-    configs.save(config, config.output / _CONFIG)  # with more updates than before, now that they are done
-    save_policy(config.output / POLICY_FILE, header, algorithm, recipe.goal_state)
 
 
 def _load_initial(path: Path, store: EpisodeStore) -> LearnedPolicy:
@@ -193,28 +238,37 @@ def _mixture(sources: Sequence[Source], columns: Mixture) -> MixtureHeader:
 
 
 def _check(config: TrainConfig) -> None:
-    if config.updates < 1 or config.save_every < 1 or config.data.batch_size < 1 or config.threads < 1:
-        raise FlywheelError("updates, save-every, batch-size and threads must be at least 1.")
-    if config.seed < 0:
-        raise FlywheelError(f"The seed must be at least 0, not {config.seed}.")
+    if min(config.updates, config.save_every, config.data.batch_size, config.devices) < 1:
+        raise FlywheelError("updates, save-every, batch-size and devices must be at least 1.")
+    if config.data.batch_size % config.devices:
+        raise FlywheelError(f"A batch of {config.data.batch_size} cannot be shared evenly by {config.devices} devices.")
+    if config.seed < 0 or config.threads < 0:
+        raise FlywheelError(f"The seed and the threads must be at least 0, not {min(config.seed, config.threads)}.")
     if not 0.0 <= config.data.discount < 1.0 or not 0.0 <= config.data.new_fraction <= 1.0:
         raise FlywheelError("The discount must lie in [0, 1) and new-fraction in [0, 1].")
     if config.device == "cuda" and not torch.cuda.is_available():
         raise FlywheelError("This machine has no CUDA device that torch can use; train with --device cpu.")
+    if config.device == "cuda" and torch.cuda.device_count() < config.devices:
+        raise FlywheelError(f"This machine has {torch.cuda.device_count()} CUDA devices, not {config.devices}; name fewer.")
 
 
-def _check_held(config: TrainConfig) -> None:
-    """Refuse a folder that holds a run of other settings; more updates than before may be asked for."""
+def _check_held(config: TrainConfig) -> TrainConfig:
+    """The configuration, with as many threads as the folder's run has measured.
+
+    Refuses a folder that holds a run of other settings; more updates than before may be asked for.
+    """
     path = config.output / _CONFIG
-    asked = configs.to_dict(config)
     if path.exists():
-        held = configs.to_dict(load_config(path))  # with the defaults of what is newer than the run
+        earlier = load_config(path)  # with the defaults of what is newer than the run
+        config = config if config.threads else dataclasses.replace(config, threads=earlier.threads)
+        held, asked = configs.to_dict(earlier), configs.to_dict(config)
         different = sorted(key for key in asked if key not in ("output", "updates") and asked[key] != held.get(key))
         if different or asked["updates"] < held.get("updates", 0):
             names = ", ".join(different or ["updates"])
             raise FlywheelError(
                 f"{config.output} holds a run with other settings ({names}); give another --output to start a new one."
             )
+    return config
 
 
 def _claim(config: TrainConfig, sources: Sequence[Source]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.datasets.columns import Columns
 from flywheel.datasets.relabel import TaskReward
 from flywheel.datasets.sampler import UniformSampler
+from flywheel.training.callbacks import AtomicCheckpointIO
 from flywheel.training.data import ChunkSource
 from flywheel.training.faults import Fault, first_non_finite
 from flywheel.training.fit import fit
@@ -144,3 +146,18 @@ def test_another_file_is_refused(tmp_path: Path, content: bytes | None) -> None:
         path.write_bytes(content)
     with pytest.raises(FlywheelError, match="holds no non-finite update"):
         Fault.load(path)
+
+
+def test_a_full_disk_is_said_and_the_last_checkpoint_kept(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"update": 1}, path)
+    before = path.read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The process's own limit fails like a full disk does; Python ignores the signal that comes with it.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
+    try:
+        with pytest.raises(FlywheelError, match=r"last\.ckpt cannot be written .*; the one before is kept; make room"):
+            AtomicCheckpointIO().save_checkpoint({"update": 2, "weights": torch.zeros(10_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert path.read_bytes() == before

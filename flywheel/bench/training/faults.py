@@ -15,7 +15,7 @@ from flywheel.core.batch import Batch
 from flywheel.datasets.columns import Columns
 from flywheel.training.data import ChunkSource
 from flywheel.training.faults import Fault, first_non_finite
-from flywheel.training.fit import FAULT_FILE, fit, load_checkpoint
+from flywheel.training.fit import fault_file, fit, load_checkpoint
 from flywheel.training.module import AlgorithmModule, NonFiniteError
 from flywheel.training.recipe import DataConfig, make_recipe
 from flywheel.training.train import algorithm_class
@@ -68,7 +68,7 @@ def _is_caught(source: Spoiled, name: str, goal_conditioned: bool, output: Path)
     try:
         fit(module, source, output, UPDATES, SAVE_EVERY, "cpu", lambda done, total: None)
     except NonFiniteError:
-        fault = Fault.load(output / FAULT_FILE)
+        fault = Fault.load(output / fault_file(0))
         row = fault.batch.observation["state"][source.row]
         kept = bool((row == source.value).all() or (row.isnan().all() and source.value != source.value))
         return fault.update == source.update and kept and _good(output / "last.ckpt", source.update)
