@@ -57,6 +57,14 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python .venv-peers/bin/python d3rlpy==2.8.1 torchrl==0.14.1 $$(grep -o '^torch==[0-9.]*' requirements.lock)
 	touch $@
 
+# OGBench's own agents are no package: their folder lies in its repository, from which it is taken at one commit.
+.venv-peers/ogbench/.ready: $(READY)
+	test -x .venv-peers/ogbench/bin/python || $(PYTHON) -m venv .venv-peers/ogbench
+	$(BIN)/uv pip install --quiet --python .venv-peers/ogbench/bin/python ogbench==1.2.2 mujoco==3.8.1 'numpy<2' jax==0.6.2 flax==0.11.2 distrax ml_collections
+	test -d .venv-peers/ogbench/impls || (git clone --quiet --filter=blob:none --no-checkout https://github.com/seohongpark/ogbench .venv-peers/ogbench/source && \
+		git -C .venv-peers/ogbench/source checkout --quiet 1d4140997f60c52c6fb0702ec100dc988b18c548 -- impls && mv .venv-peers/ogbench/source/impls .venv-peers/ogbench/impls)
+	touch $@
+
 # Their pins exclude each other's and ours, so each library has an environment of its own (six and pillow they forgot to name).
 .venv-interop/.ready: Makefile $(READY)
 	for name in lerobot robomimic minari beam; do test -x .venv-interop/$$name/bin/python || $(PYTHON) -m venv .venv-interop/$$name; done
