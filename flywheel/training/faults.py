@@ -66,9 +66,9 @@ def first_non_finite(named: Mapping[str, Tensor]) -> str:
     floating = {name: tensor for name, tensor in named.items() if tensor.is_floating_point() and tensor.numel()}
     if not floating:
         return ""
-    # The largest entry, unlike the sum of squares, never overflows where all entries are finite.
-    largest = torch.stack([norm.float() for norm in torch._foreach_norm(list(floating.values()), ord=float("inf"))])
-    bad = (~torch.isfinite(largest)).nonzero()
+    # The extremes keep a NaN, and unlike a sum of squares never overflow where all entries are finite.
+    bounds = torch.stack([torch.stack(torch.aminmax(tensor)).float() for tensor in floating.values()])
+    bad = (~torch.isfinite(bounds).all(dim=1)).nonzero()
     return list(floating)[int(bad[0])] if len(bad) else ""
 
 

@@ -134,9 +134,15 @@ def test_what_does_not_happen_again_keeps_the_whole_chunk(tmp_path: Path, source
 
 
 def test_large_is_not_infinite() -> None:
-    large = torch.full((100,), 3e38)
-    assert first_non_finite({"large": large, "count": torch.tensor(3), "empty": torch.zeros(0)}) == ""
-    assert first_non_finite({"large": large, "nan": torch.tensor([1.0, float("nan")])}) == "nan"
+    tensors = {"large": torch.full((100,), 3e38), "count": torch.tensor(3), "empty": torch.zeros(0)}
+    assert first_non_finite(tensors) == ""
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_one_entry_of_many_is_found(value: float) -> None:
+    bad = torch.zeros(7, 100)
+    bad[3, 41] = value
+    assert first_non_finite({"good": torch.ones(3), "bad": bad, "worse": bad}) == "bad"
 
 
 @pytest.mark.parametrize("content", [None, b"", b"garbage", b"\x08\0\0\0\0\0\0\0{}      "])
