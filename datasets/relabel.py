@@ -41,7 +41,7 @@ class Relabeled:
     is_chained: Bools | None = None
     """(n,) the last steps of chained sub-trajectories, whose target is the value itself."""
     steps_to_goal: Ints | None = None
-    """(n,) how many transitions the data took until it reached the goal, this one included; 0 where it never did."""
+    """(n,) how many transitions the data took until it reached the goal or did its task, this one included; else 0."""
     actor_goal_row: Ints | None = None
     """(n,) the row of each goal that the actor is trained for, where it is not the critic's."""
     low_actor_goal_row: Ints | None = None

@@ -75,6 +75,7 @@ class LearnedPolicy:
         """(D,) the built-in goal; a goal given to `act` goes before it."""
         self.deterministic = True
         """Set to False to sample actions, as exploration while collecting."""
+        self._task: dict[str, torch.Tensor] = {}
 
     @classmethod
     def load(cls, path: Path) -> LearnedPolicy:
@@ -95,16 +96,30 @@ class LearnedPolicy:
             raise FlywheelError(f"{file} is not a readable policy file ({why}); copy or train it again.") from None
         return cls(header, algorithm, content_hash(data), None if goal is None else goal.numpy())
 
+    def choose_task(self, task: str) -> None:
+        """Act for this task from now on, where the policy tells several apart; raises `FlywheelError` for an unknown one."""
+        if not self.header.tasks:
+            return
+        if task not in self.header.tasks:
+            raise FlywheelError(
+                f"Policy {self.agent_id} has not learned the task '{task}';{registry.nearest(task, self.header.tasks)} it knows "
+                f"{', '.join(self.header.tasks)}."
+            )
+        self._task = {"task": torch.tensor([self.header.tasks.index(task)])}
+
     def reset(self, seed: int) -> None:
         """Seed the sampling of actions (and of CEM's candidates) for one episode."""
         torch.manual_seed(seed)
 
     @torch.inference_mode()
     def act(self, observation: Observation, goal: Observation | None = None) -> Array:
-        """The action, float32 (A,), in the robot's units; raises `SpecError` for an observation of another shape."""
+        """The action, float32 (A,), in the robot's units.
+
+        Raises `SpecError` for an observation of another shape, and `FlywheelError` where a goal or a task is needed and missing.
+        """
         state = self._state(observation)
         target = self._goal(goal)
-        action = self.algorithm.act(state, target, self.deterministic)[0].numpy()[: self.action_spec.dim]
+        action = self.algorithm.act(state | self._task, target, self.deterministic)[0].numpy()[: self.action_spec.dim]
         return self.action_spec.denormalize(action)
 
     def _state(self, observation: Observation) -> dict[str, torch.Tensor]:

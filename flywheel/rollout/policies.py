@@ -65,6 +65,7 @@ def open_policy(source: str, env: Env, *, explore: bool = False) -> Iterator[Pol
 
     policy = LearnedPolicy.load(_existing(source))
     policy.deterministic = not explore
+    policy.choose_task(env.task.name)
     _check_fit(policy.observation_spec.to_json(), env.robot.observation_spec.to_json(), source, "observations")
     _check_fit(policy.action_spec.to_json(), env.robot.action_spec.to_json(), source, "actions")
     threads = torch.get_num_threads()

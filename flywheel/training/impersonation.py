@@ -3,7 +3,8 @@ something about others.
 
 Impersonation offers each episode to other tasks, whose success detectors decide: it becomes a success or a failure of theirs as
 well. MT-Opt asks about the final image; here an episode that is offered to a task ends where that task's detector first accepts
-it, as it would have ended had it been collected for that task. Its own task keeps its own labels.
+it, as it would have ended had it been collected for that task, or is a failure of full length. Its own task keeps the episode's
+own label and end.
 
 Rebalancing gives every task the same share of each batch, and its successes the same share of that.
 """
@@ -40,18 +41,25 @@ class _Offer(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TaskOutcome:
-    """Rewards of 1 where an episode ends in success, which is terminal, 0 elsewhere; and which task it is."""
+    """Rewards of 1 where an episode ends in success, which is terminal, 0 elsewhere; and which task it is.
+
+    The store's rewards count for nothing: they are those of the task that an episode was collected for.
+    """
 
     number: Ints
     """(E,) the number of each episode's task."""
 
     def __call__(self, table: EpisodeTable, indices: Indices, rng: np.random.Generator) -> Relabeled:
         """Terminal where the task was done; a failure bootstraps where it was cut off."""
-        is_last = indices.step == table.transitions.take(indices.episode) - 1
-        done = is_last & table.success.take(indices.episode)
-        ends = done | (is_last & table.terminal.take(indices.episode))
+        remaining = table.transitions.take(indices.episode) - indices.step
+        success = table.success.take(indices.episode)
+        done = success & (remaining == 1)
+        ends = done | (table.terminal.take(indices.episode) & (remaining == 1))
         return Relabeled(
-            discount=(~ends).astype(np.float32), reward=done.astype(np.float32), task=self.number.take(indices.episode)
+            discount=(~ends).astype(np.float32),
+            reward=done.astype(np.float32),
+            steps_to_goal=np.where(success, remaining, 0),
+            task=self.number.take(indices.episode),
         )
 
 
@@ -68,18 +76,18 @@ def impersonate(
         mode: Who is offered what. Episodes of other tasks than `tasks` are offered too.
 
     A task that looks for objects which the observations do not show is offered nothing. Raises `FlywheelError` for a task without
-    a single episode, and for one that is named twice or unknown.
+    a single episode, for one that is named twice and, where episodes are offered, for one that has no file in tasks/.
     """
     if len(set(tasks)) < len(tasks):
         raise FlywheelError(f"A task is named twice in {', '.join(tasks)}; name each once.")
-    known = {name: make_task(name) for name in (*tasks, *sorted(set(table.task.tolist())))}
+    owners = sorted(set(table.task.tolist()))
+    others = {own: _others(own, tasks, spec, mode) for own in owners}
     offers = []
     for episode, own in enumerate(table.task.tolist()):
-        for number, name in enumerate(tasks):
-            if name == own:
-                offers.append(_own(table, episode, number))
-            elif _is_offered(known[own], known[name], spec, mode):
-                offers += _judged(table, state, spec, episode, known[name], number)
+        if own in tasks:
+            offers.append(_own(table, episode, tasks.index(own)))
+        for number, task in others[own]:
+            offers += _judged(table, state, spec, episode, task, number)
     return _as_table(table, offers, tasks)
 
 
@@ -108,9 +116,13 @@ def _own(table: EpisodeTable, episode: int, number: int) -> _Offer:
     return _Offer(episode, number, length, bool(table.success[episode]), bool(table.terminal[episode]))
 
 
-def _is_offered(own: Task, other: Task, spec: ObservationSpec, mode: Impersonate) -> bool:
-    wanted = mode == "all" or (mode == "skill" and own.skill == other.skill)
-    return wanted and other.judges(spec.arrays.keys())
+def _others(own: str, tasks: Sequence[str], spec: ObservationSpec, mode: Impersonate) -> list[tuple[int, Task]]:
+    """The tasks, with their numbers, that an episode of one is offered to beside its own."""
+    if mode == "orig":
+        return []  # no detector is asked, so that tasks of foreign data, which have none, can be learned too
+    others = [(number, make_task(name)) for number, name in enumerate(tasks) if name != own]
+    skill = make_task(own).skill if mode == "skill" else None
+    return [(number, task) for number, task in others if skill in (None, task.skill) and task.judges(spec.state_keys)]
 
 
 def _judged(table: EpisodeTable, state: Floats, spec: ObservationSpec, episode: int, task: Task, number: int) -> list[_Offer]:

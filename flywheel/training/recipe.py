@@ -19,6 +19,7 @@ from flywheel.datasets.sampler import MixedSampler, Sampler, UniformSampler, Wei
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.table import EpisodeTable
 from flywheel.policy import LearnedPolicy
+from flywheel.training.impersonation import Impersonate, TaskOutcome, rebalanced, task_numbers
 
 Relabel = Literal["auto", "task", "task_goal", "hindsight", "hierarchical", "contrastive", "actionable"]
 
@@ -33,6 +34,14 @@ class DataConfig:
     """Gamma, per step."""
     task: str = ""
     """Learn from the episodes of this task alone; empty for all of the store."""
+    tasks: tuple[str, ...] = ()
+    """Learn these tasks at once, with networks that are told which one it is; a reward of 1 where a task is done, else 0."""
+    impersonate: Impersonate = "orig"
+    """Which of `tasks` learn from an episode: its own alone, those of its skill group too, or all; their detectors judge it."""
+    rebalance: bool = False
+    """Give each of `tasks` the same share of every batch, and its successes `success_share` of that."""
+    success_share: float = 0.5
+    """The share of successes within each task, with `rebalance`; a task without any, or without failures, has but the others."""
     where: str = ""
     """Learn from the episodes for which this holds alone, as in 'flywheel store query': "success and started > '2026-11-01'"."""
     relabel: Relabel = "auto"
@@ -88,7 +97,9 @@ def make_recipe(
     initial: LearnedPolicy | None = None,
     initial_run: Path | None = None,
 ) -> Recipe:
-    """The recipe of a configuration for an algorithm."""
+    """The recipe of a configuration for an algorithm; with several tasks, `columns` are those of `impersonate`."""
+    if data.tasks:
+        return _of_tasks(data, algorithm.relabel, columns.table, _sampler(data, columns, initial_run))
     recipe = _with_goals(data, algorithm.relabel, columns, initial, _sampler(data, columns, initial_run))
     if algorithm.needs_returns:
         returns = monte_carlo_returns(columns.table, columns.reward, data.discount)
@@ -96,6 +107,26 @@ def make_recipe(
     if data.n_step == 1:
         return recipe
     return replace(recipe, relabeler=NStep(recipe.relabeler, data.n_step, data.discount, columns.reward))
+
+
+def check_tasks(data: DataConfig) -> None:
+    """Raises `FlywheelError` for settings that need several tasks and have none, or do not go with them."""
+    if not data.tasks and (data.impersonate != "orig" or data.rebalance):
+        raise FlywheelError("impersonate and rebalance are for several tasks; name them (--data.tasks).")
+    if data.tasks and data.task:
+        raise FlywheelError("task and tasks both say what to learn; give one of them.")
+    if data.tasks and data.also:
+        raise FlywheelError("Several tasks are learned from one store; leave --data.also out.")
+    if data.tasks and data.n_step != 1:
+        raise FlywheelError("Targets over several steps do not know several tasks' rewards; set n-step to 1.")
+
+
+def _of_tasks(data: DataConfig, relabel: Relabel, table: EpisodeTable, sampler: Sampler) -> Recipe:
+    if (relabel if data.relabel == "auto" else data.relabel) != "task":
+        raise FlywheelError(
+            "Several tasks have rewards of their own, not goals; leave --data.tasks out, or learn with relabel task (iql, cql)."
+        )
+    return Recipe(sampler, TaskOutcome(task_numbers(table, data.tasks)), goal_conditioned=False)
 
 
 def _with_goals(
@@ -130,7 +161,12 @@ def _task_goal(columns: Columns | Mixture, task: str) -> npt.NDArray[np.float32]
 
 
 def _sampler(data: DataConfig, columns: Columns | Mixture, initial_run: Path | None) -> Sampler:
-    wanted = {"new-fraction": bool(data.new_fraction), "balance": data.balance != "transitions", "shares": bool(data.shares)}
+    wanted = {
+        "new-fraction": bool(data.new_fraction),
+        "balance": data.balance != "transitions",
+        "shares": bool(data.shares),
+        "rebalance": data.rebalance,
+    }
     if sum(wanted.values()) > 1:
         names = " and ".join(name for name, is_wanted in wanted.items() if is_wanted)
         raise FlywheelError(f"{names} both say what is drawn how often; give one of them.")
@@ -138,6 +174,8 @@ def _sampler(data: DataConfig, columns: Columns | Mixture, initial_run: Path | N
         if not isinstance(columns, Mixture):
             raise FlywheelError("shares need more stores to learn from (--data.also).")
         return columns.sampler(data.shares)
+    if data.rebalance:
+        return rebalanced(columns.table, data.tasks, data.success_share, data.batch_size)
     if data.balance != "transitions":
         return WeightedSampler(columns.table, _episode_weights(columns.table, data.balance), of="episodes")
     if not data.new_fraction:

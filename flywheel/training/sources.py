@@ -74,9 +74,12 @@ def _open(path: Path, data: DataConfig, pinned: Path, on_reading: Callable[[int,
 
 def _choose(store: EpisodeStore, data: DataConfig) -> Snapshot:
     rows = store.query(data.where) if data.where else store.rows()
-    snapshot = Snapshot.of_rows(row for row in rows if not row.invalid and data.task in ("", row.task))
+    # Only where episodes are offered to other tasks than their own does one of a task that is not learned count.
+    tasks = data.tasks if data.impersonate == "orig" else ()
+    tasks = (data.task,) if data.task else tasks
+    snapshot = Snapshot.of_rows(row for row in rows if not row.invalid and (not tasks or row.task in tasks))
     if not snapshot.entries:
-        wanted = f"episodes of task '{data.task}'" if data.task else "episodes"
+        wanted = f"episodes of task '{' or '.join(tasks)}'" if tasks else "episodes"
         wanted += f" for which {data.where} holds" if data.where else ""
         raise FlywheelError(f"The store {store.path} has no {wanted} to learn from; collect some first (flywheel collect).")
     return snapshot

@@ -40,9 +40,10 @@ from flywheel.policy import POLICY_FILE, LearnedPolicy, MixtureHeader, PolicyHea
 from flywheel.training.callbacks import Progress
 from flywheel.training.data import ChunkSource
 from flywheel.training.fit import fit
+from flywheel.training.impersonation import impersonate
 from flywheel.training.lineage import remember_policy, remember_snapshot
 from flywheel.training.module import AlgorithmModule
-from flywheel.training.recipe import DataConfig, Recipe, make_recipe
+from flywheel.training.recipe import DataConfig, Recipe, check_tasks, make_recipe
 from flywheel.training.sources import Source, join, open_sources, snapshot_file
 from flywheel.training.team import ALONE, Team, lead
 from flywheel.training.threads import choose_threads
@@ -128,7 +129,7 @@ def follow(config: TrainConfig, team: Team) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """What a run starts its updates with."""
+    """What a run starts its updates with; `columns` with the table that is sampled from."""
 
     sources: list[Source]
     columns: Columns | Mixture
@@ -155,11 +156,20 @@ def _run(config: TrainConfig, on_progress: Progress, on_reading: Progress) -> No
 def _prepare(config: TrainConfig, on_reading: Progress) -> _Prepared:
     choose_matmul_precision()
     sources = open_sources(config.store, config.data, config.output, on_reading)
-    columns, store = join(sources), sources[0].store
-    initial = _load_initial(config.initial, store) if config.initial else None
+    recorded, store = join(sources), sources[0].store
+    initial = _load_initial(config.initial, store, config.data.tasks) if config.initial else None
+    columns = _offered(config.data, recorded, store)
     recipe = make_recipe(config.data, algorithm_class(config.name), columns, initial, config.initial)
     header = _header(config, sources, columns, initial, recipe)
-    return _Prepared(sources, columns, recipe, header, _build(config, header, columns, initial))
+    return _Prepared(sources, columns, recipe, header, _build(config, header, recorded, initial))
+
+
+def _offered(data: DataConfig, columns: Columns | Mixture, store: EpisodeStore) -> Columns | Mixture:
+    """The columns with a table of the episodes that each of several tasks learns from."""
+    if not data.tasks or isinstance(columns, Mixture):
+        return columns
+    table = impersonate(columns.table, columns.state, store.schema.observation, data.tasks, data.impersonate)
+    return dataclasses.replace(columns, table=table)
 
 
 def _fit(config: TrainConfig, run: _Prepared, team: Team, on_progress: Progress) -> None:
@@ -180,12 +190,17 @@ def _source(config: TrainConfig, run: _Prepared, team: Team) -> ChunkSource:
     )
 
 
-def _load_initial(path: Path, store: EpisodeStore) -> LearnedPolicy:
+def _load_initial(path: Path, store: EpisodeStore, tasks: tuple[str, ...]) -> LearnedPolicy:
     policy = LearnedPolicy.load(path)
     if (policy.observation_spec, policy.action_spec) != (store.schema.observation, store.schema.action):
         raise FlywheelError(
             f"The policy at {path} was trained on other observations or actions than {store.path} holds; start from one that "
             "was trained on this store, or from nothing."
+        )
+    if policy.header.tasks != tasks:
+        raise FlywheelError(
+            f"The policy at {path} tells {', '.join(policy.header.tasks) or 'no tasks'} apart, not {', '.join(tasks) or 'any'}; "
+            "name the same ones in the same order (--data.tasks)."
         )
     return policy
 
@@ -225,6 +240,7 @@ def _header(
         snapshot=sources[0].snapshot.hash,
         parent=initial.checkpoint if initial else "",
         task=config.data.task,
+        tasks=config.data.tasks,
         updates=config.updates,
         seed=config.seed,
         code_version=_code(config),
@@ -246,6 +262,7 @@ def _check(config: TrainConfig) -> None:
         raise FlywheelError(f"The seed and the threads must be at least 0, not {min(config.seed, config.threads)}.")
     if not 0.0 <= config.data.discount < 1.0 or not 0.0 <= config.data.new_fraction <= 1.0:
         raise FlywheelError("The discount must lie in [0, 1) and new-fraction in [0, 1].")
+    check_tasks(config.data)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise FlywheelError("This machine has no CUDA device that torch can use; train with --device cpu.")
     if config.device == "cuda" and torch.cuda.device_count() < config.devices:

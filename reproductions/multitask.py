@@ -1,0 +1,226 @@
+"""MT-Opt's table on three tasks of one world: whom episodes are offered to, and whether batches are rebalanced.
+
+    python -m reproductions.multitask              all six runs, then the table
+    python -m reproductions.multitask --quick      minutes, to see that it works
+    python -m reproductions.multitask --show       the table of what is checked in
+
+One task, lift_red, has a twentieth of the others' episodes. Every run learns the same three tasks from the same store with the
+same algorithm, settings, seed and number of updates, and its last update is evaluated on initial states that nothing was trained
+on. What is done already is not done again. After Kalashnikov et al. 2021 (MT-Opt, arXiv 2104.08212), table 1, whose tasks and robots
+are others: their numbers cannot be compared with these.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import tyro
+
+from flywheel.algorithms.iql import IQLConfig
+from flywheel.bench.machine import describe
+from flywheel.core.files import write_atomically
+from flywheel.datasets.store import EpisodeStore
+from flywheel.rollout.collect import CollectConfig, collect
+from flywheel.rollout.evaluate import EvaluateConfig, evaluate
+from flywheel.rollout.statistics import wilson
+from flywheel.training.impersonation import Impersonate
+from flywheel.training.recipe import DataConfig
+from flywheel.training.train import TrainConfig, train
+
+RESULTS = Path(__file__).parent / "results" / "multitask"
+"""The results that are checked in."""
+RARE = "lift_red"
+TASKS = (RARE, "lift_green", "stack")
+"""All in robosuite's world Stack; the first two are of one skill group (acquire), stack of another (place)."""
+FIRST_SEED = 15_000_000
+"""Of the evaluation; no setting was chosen on these."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The experiment."""
+
+    episodes: int = 200
+    """Episodes of each task but the rare one, which has a twentieth."""
+    updates: int = 8_000
+    """Gradient updates of each run."""
+    evaluations: int = 100
+    """Evaluation episodes per task."""
+    seeds: tuple[int, ...] = (0,)
+    """A training seed for each of six runs."""
+    robot: str = "sim"
+    """The robot, by name."""
+    root: Path = Path("runs/multitask")
+    """Where the store and the runs are kept."""
+    results: Path = RESULTS
+    """Where the results are kept."""
+    processes: int = 1
+    """Processes for collecting and evaluating; training takes one core."""
+    quick: bool = False
+    """40 episodes, 500 updates, 10 evaluation episodes per task; the results are kept under root alone."""
+    show: bool = False
+    """Run nothing."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run, evaluated at its last update."""
+
+    impersonate: str
+    rebalance: bool
+    seed: int
+    updates: int
+    store: dict[str, list[int]]
+    """By task: episodes and successes."""
+    snapshot: str
+    """The hash of what was learned from."""
+    algorithm: str
+    settings: dict[str, Any]
+    first_seed: int
+    evaluations: int
+    """Episodes per task."""
+    successes: dict[str, int]
+    """By task."""
+    training_seconds: float
+    """Of this process: less than all of it where an interrupted run went on."""
+    evaluation_seconds: float
+    command: str
+    machine: dict[str, Any]
+    """What it ran on, and the commit (``code``)."""
+
+
+def reproduce(config: Config) -> list[Result]:
+    """The results of all runs, of which those that are missing are run."""
+    return [
+        _load(config, mode, rebalance, seed) or _run(config, mode, rebalance, seed)
+        for seed, mode, rebalance in product(config.seeds, get_args(Impersonate), (False, True))
+    ]
+
+
+def table(results: list[Result]) -> str:
+    """In Markdown: a row per run, successes and Wilson's 95 % interval per task."""
+    lines = [
+        f"| episodes of other tasks | batches | seed | {' | '.join(TASKS)} | mean |",
+        "|---|---|---|" + "---|" * (len(TASKS) + 1),
+    ]
+    for result in results:
+        cells = []
+        for task in TASKS:
+            low, high = wilson(result.successes[task], result.evaluations)
+            cells.append(f"{result.successes[task]} of {result.evaluations} ({low:.0%} to {high:.0%})")
+        mean = sum(result.successes.values()) / result.evaluations / len(TASKS)
+        batches = "rebalanced" if result.rebalance else "uniform"
+        lines.append(f"| {result.impersonate} | {batches} | {result.seed} | {' | '.join(cells)} | {mean:.0%} |")
+    return "\n".join(lines)
+
+
+def _path(config: Config, mode: str, rebalance: bool, seed: int) -> Path:
+    name = f"{mode}-{'rebalanced' if rebalance else 'uniform'}-{config.episodes}-{config.updates}-seed{seed}.json"
+    return config.results / name
+
+
+def _load(config: Config, mode: str, rebalance: bool, seed: int) -> Result | None:
+    path = _path(config, mode, rebalance, seed)
+    found = Result(**json.loads(path.read_text())) if path.exists() else None
+    return found if found and found.evaluations == config.evaluations else None
+
+
+def _run(config: Config, mode: Impersonate, rebalance: bool, seed: int) -> Result:
+    store = _collect(config)
+    folder = config.root / _path(config, mode, rebalance, seed).stem
+    data = DataConfig(tasks=TASKS, impersonate=mode, rebalance=rebalance)
+    # The settings that were chosen for Lift alone, long before (`training.presets`).
+    algorithm = IQLConfig(inverse_temperature=10.0, actor_dropout=0.1, average_rate=0.002)
+    began = time.monotonic()
+    run = TrainConfig("iql", algorithm, store.path, folder / "train", config.updates, seed, data)
+    policy = train(run, _progress(f"updates of {folder.name}"))
+    trained = time.monotonic()
+    successes = {task: _evaluate(config, folder, task) for task in TASKS}
+    result = Result(
+        impersonate=mode,
+        rebalance=rebalance,
+        seed=seed,
+        updates=config.updates,
+        store=_count(store),
+        snapshot=policy.snapshot,
+        algorithm="iql",
+        settings=asdict(algorithm),
+        first_seed=FIRST_SEED,
+        evaluations=config.evaluations,
+        successes=successes,
+        training_seconds=round(trained - began, 1),
+        evaluation_seconds=round(time.monotonic() - trained, 1),
+        command=shlex.join(["python", "-m", "reproductions.multitask", *sys.argv[1:]]),
+        machine=describe(),
+    )
+    path = _path(config, mode, rebalance, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(asdict(result), indent=1) + "\n").encode())
+    return result
+
+
+def _collect(config: Config) -> EpisodeStore:
+    for task in TASKS:
+        found = collect(
+            CollectConfig(
+                task,
+                config.robot,
+                store=config.root / "data",
+                dataset="stack_world",
+                episodes=config.episodes // 20 if task == RARE else config.episodes,
+                experiment="multitask",
+                processes=config.processes,
+            ),
+            _progress(f"episodes of {task}"),
+        )
+    return EpisodeStore.open(found.dataset)
+
+
+def _count(store: EpisodeStore) -> dict[str, list[int]]:
+    rows = store.rows()
+    return {task: [sum(r.task == task for r in rows), sum(r.task == task and r.success for r in rows)] for task in TASKS}
+
+
+def _evaluate(config: Config, folder: Path, task: str) -> int:
+    evaluation = evaluate(
+        EvaluateConfig(
+            task,
+            folder / f"evaluation-{task}",
+            config.robot,
+            str(folder / "train"),
+            config.evaluations,
+            FIRST_SEED,
+            processes=config.processes,
+        ),
+        _progress(f"evaluation episodes of {task}"),
+    )
+    return evaluation.successes
+
+
+def _progress(what: str) -> Any:
+    def show(done: int, total: int) -> None:
+        print(f"\r{done} of {total} {what}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+    return show
+
+
+def main(config: Annotated[Config, tyro.conf.arg(name="")]) -> None:
+    """Print the table."""
+    if config.quick:
+        config = replace(config, episodes=40, updates=500, evaluations=10, results=config.root / "quick")
+    if config.show:
+        found = [Result(**json.loads(path.read_text())) for path in sorted(config.results.glob("*.json"))]
+        print(table(found))
+    else:
+        print(table(reproduce(config)))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
