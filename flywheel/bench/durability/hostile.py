@@ -181,7 +181,9 @@ def hostile_schema(path: Path, outside: Path, rng: random.Random) -> None:
 
 def import_by_features(path: Path, outside: Path, rng: random.Random) -> None:
     """TFDS imports whatever module features.json names."""
-    (path / "features.json").write_text(json.dumps({"type": f"{_MODULE}.Feature", "pythonClassName": f"{_MODULE}.Feature"}))
+    target = path / "features.json"
+    if not target.is_symlink():  # what another attack has linked is not for us to write
+        target.write_text(json.dumps({"type": f"{_MODULE}.Feature", "pythonClassName": f"{_MODULE}.Feature"}))
 
 
 def lie_in_records(path: Path, outside: Path, rng: random.Random) -> None:
