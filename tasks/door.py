@@ -13,6 +13,8 @@ OPENED = 0.3
 """Radians of the hinge: robosuite's own criterion; it goes to 0.4."""
 TURNED = 1.0
 """Radians of the handle, at which the latch has left the frame; it goes to 1.57."""
+_TURNED_WELL = 1.3
+"""Radians to which the script turns it before it pulls: against a latch that still touches, the fingers slip off."""
 _TILT = 0.7
 """Radians from straight down toward the door: so both fingers reach around the handle, and the hand stays clear of the door."""
 _FACING = 0.15
@@ -72,7 +74,7 @@ class DoorExpert(ScriptedExpert):
             self._phase = "turn"
         if self._phase == "close":
             return hand + np.zeros(3), CLOSE
-        if self._phase == "turn" and observation["handle_qpos"] > TURNED:
+        if self._phase == "turn" and observation["handle_qpos"] > _TURNED_WELL:
             self._phase = "pull"
         if self._phase == "turn":
             return np.array([handle[0], handle[1], hand[2] - 0.06]), CLOSE

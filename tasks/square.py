@@ -46,7 +46,7 @@ class Square(Task):
 
     def expert(self, imperfection: float = 1.0) -> Policy:
         """Grasp the nut's handle, bring it over the peg, turn it to fit, let it slide down; a missed grasp is not noticed."""
-        flaws = Imperfection(grasp_offset=0.01, height_offset=0.003, action_noise=0.1, hasty=0.1, slowness=0.3)
+        flaws = Imperfection(grasp_offset=0.012, height_offset=0.004, action_noise=0.12, hasty=0.15, slowness=0.3)
         return SquareExpert("square-expert", flaws.scaled(imperfection))
 
 

@@ -26,5 +26,5 @@ class TurnHandle(Task):
 
     def expert(self, imperfection: float = 1.0) -> Policy:
         """Grasp the handle and press it down; a missed grasp is not noticed."""
-        flaws = Imperfection(grasp_offset=0.04, height_offset=0.015, action_noise=0.3, hasty=0.2, slowness=0.5)
+        flaws = Imperfection(grasp_offset=0.06, height_offset=0.02, action_noise=0.3, hasty=0.2, slowness=0.5)
         return DoorExpert("turn-handle-expert", flaws.scaled(imperfection))
