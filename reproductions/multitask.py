@@ -6,8 +6,8 @@
 
 One task, lift_red, has a twentieth of the others' episodes. Every run learns the same three tasks from the same store with the
 same algorithm, settings, seed and number of updates, and its last update is evaluated on initial states that nothing was trained
-on. What is done already is not done again. After Kalashnikov et al. 2021 (MT-Opt, arXiv 2104.08212), table 1, whose tasks and robots
-are others: their numbers cannot be compared with these.
+on. What is done already is not done again. After Kalashnikov et al. 2021 (MT-Opt, arXiv 2104.08212), whose tasks and robots are
+others: their numbers cannot be compared with these.
 """
 
 from __future__ import annotations
