@@ -84,6 +84,18 @@ def test_moves_as_told(robot: SimRobot) -> None:
     assert np.abs(moved[[0, 2]]).max() < 0.02
 
 
+@pytest.mark.parametrize("arm", ["Sawyer", "UR5e"])
+def test_every_arm_moves_its_first_joint_and_closes_its_hand(arm: str) -> None:
+    with SimRobot(SCENE, arm) as robot:
+        robot.reset(SCENE)
+        before = robot.observe()["joint_pos"]
+        for _ in range(20):
+            robot.act(np.array([0, -1, 0, 0, 0, 0, 1], np.float32))
+        after = robot.observe()
+    assert abs(after["joint_pos"] - before)[0] > 0.1, "Sawyer's rubs against its base unless that is mended"
+    assert after["gripper_qpos"][0] - after["gripper_qpos"][1] < 0.01, "metres"
+
+
 def test_its_clock_is_simulated_time(robot: SimRobot) -> None:
     robot.reset(SCENE)
     for _ in range(4):
