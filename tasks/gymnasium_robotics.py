@@ -47,7 +47,7 @@ class Fetch(ForeignTask):
     def build(self) -> GymEnv:
         """The environment with the sparse reward, without the limit on steps, which is ours to keep."""
         gymnasium.register_envs(import_benchmark("gymnasium_robotics", "gymnasium-robotics"))
-        return gymnasium.make(self.environment, disable_env_checker=True, max_episode_steps=-1, render_mode="rgb_array").unwrapped
+        return gymnasium.make(self.environment, disable_env_checker=True, render_mode="rgb_array").unwrapped
 
     def begin(self, simulation: GymEnv, seed: int) -> tuple[Array, Mapping[str, Any]]:
         """The environment's own reset; all it draws comes from its generator."""

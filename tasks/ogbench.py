@@ -84,7 +84,7 @@ class OGBench(ForeignTask):
 def make_simulation(environment: str, **settings: Any) -> GymEnv:
     """An environment of `WORLDS` whose every random draw can be seeded; raises `FlywheelError` without the ogbench package."""
     import_benchmark("ogbench", "ogbench")
-    env = gymnasium.make(f"{environment}-v0", disable_env_checker=True, max_episode_steps=-1, **settings).unwrapped
+    env = gymnasium.make(f"{environment}-v0", disable_env_checker=True, **settings).unwrapped
     # The arm makes a new action space, with a random state of its own, whenever it is asked for one, and draws from it at resets.
     kind = type(env)
     env.__class__ = type(kind.__name__, (kind,), {"action_space": env.action_space})
