@@ -93,16 +93,27 @@ def test_ogbench_reads_what_is_exported(root: Path, tmp_path: Path) -> None:
     assert list(np.flatnonzero(data["terminals"])) == [STEPS * n - 1 for n in (1, 2, 3)]
 
 
-def test_one_command_gives_a_row_once(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "algorithm", ["gcbc", *(pytest.param(name, marks=pytest.mark.slow) for name in (*ALGORITHMS[1:], "actionable_models"))]
+)
+def test_one_command_gives_a_row_once(root: Path, tmp_path: Path, algorithm: str) -> None:
     config = Config(
-        MAZE, "gcbc", updates=5, batch_size=8, hidden=(8, 8), episodes=3, per_goal=1, root=tmp_path, results=tmp_path / "results"
+        MAZE,
+        algorithm,
+        updates=5,
+        batch_size=8,
+        hidden=(8, 8),
+        episodes=3,
+        per_goal=1,
+        root=tmp_path,
+        results=tmp_path / "results",
     )
     (tmp_path / "data").symlink_to(root)
     (row,) = reproduce(config)
     assert row.data["sha256"] == content(MAZE, generate(MAZE, root, episodes=3), 3)[1]
     assert row.episodes == GOALS
     assert load(tmp_path / "results") == reproduce(config) == [row]
-    assert "9 ± 6" in table([row])
+    assert f"| {published(MAZE, algorithm)} |" in table([row])
 
 
 def test_seeds_are_pooled_and_budgets_kept_apart() -> None:
