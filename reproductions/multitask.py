@@ -16,6 +16,7 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -27,6 +28,7 @@ from flywheel.algorithms.iql import IQLConfig
 from flywheel.bench.machine import describe
 from flywheel.core.files import write_atomically
 from flywheel.datasets.store import EpisodeStore
+from flywheel.policy import LearnedPolicy
 from flywheel.rollout.collect import CollectConfig, collect
 from flywheel.rollout.evaluate import EvaluateConfig, evaluate
 from flywheel.rollout.statistics import wilson
@@ -39,6 +41,8 @@ RESULTS = Path(__file__).parent / "results" / "multitask"
 RARE = "lift_red"
 TASKS = (RARE, "lift_green", "stack")
 """All in robosuite's world Stack; the first two are of one skill group (acquire), stack of another (place)."""
+ALGORITHM = IQLConfig(inverse_temperature=10.0, actor_dropout=0.1, average_rate=0.002)
+"""As was chosen for Lift alone, long before (`training.presets`)."""
 FIRST_SEED = 15_000_000
 """Of the evaluation; no setting was chosen on these."""
 
@@ -89,8 +93,8 @@ class Result:
     successes: dict[str, int]
     """By task."""
     training_seconds: float
-    """Of this process: less than all of it where an interrupted run went on."""
     evaluation_seconds: float
+    """Both of the last process alone, where an interrupted one went on."""
     command: str
     machine: dict[str, Any]
     """What it ran on, and the commit (``code``)."""
@@ -136,27 +140,22 @@ def _run(config: Config, mode: Impersonate, rebalance: bool, seed: int) -> Resul
     store = _collect(config)
     folder = config.root / _path(config, mode, rebalance, seed).stem
     data = DataConfig(tasks=TASKS, impersonate=mode, rebalance=rebalance)
-    # The settings that were chosen for Lift alone, long before (`training.presets`).
-    algorithm = IQLConfig(inverse_temperature=10.0, actor_dropout=0.1, average_rate=0.002)
-    began = time.monotonic()
-    run = TrainConfig("iql", algorithm, store.path, folder / "train", config.updates, seed, data)
-    policy = train(run, _progress(f"updates of {folder.name}"))
-    trained = time.monotonic()
-    successes = {task: _evaluate(config, folder, task) for task in TASKS}
+    training = _train(TrainConfig("iql", ALGORITHM, store.path, folder / "train", config.updates, seed, data))
+    evaluation = _timed(folder / "evaluation_seconds.json", lambda: [_evaluate(config, folder, task) for task in TASKS])
     result = Result(
         impersonate=mode,
         rebalance=rebalance,
         seed=seed,
         updates=config.updates,
         store=_count(store),
-        snapshot=policy.snapshot,
+        snapshot=LearnedPolicy.load(folder / "train").snapshot,
         algorithm="iql",
-        settings=asdict(algorithm),
+        settings=asdict(ALGORITHM),
         first_seed=FIRST_SEED,
         evaluations=config.evaluations,
-        successes=successes,
-        training_seconds=round(trained - began, 1),
-        evaluation_seconds=round(time.monotonic() - trained, 1),
+        successes={task: _evaluate(config, folder, task) for task in TASKS},
+        training_seconds=training,
+        evaluation_seconds=evaluation,
         command=shlex.join(["python", "-m", "reproductions.multitask", *sys.argv[1:]]),
         machine=describe(),
     )
@@ -164,6 +163,20 @@ def _run(config: Config, mode: Impersonate, rebalance: bool, seed: int) -> Resul
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(asdict(result), indent=1) + "\n").encode())
     return result
+
+
+def _train(run: TrainConfig) -> float:
+    return _timed(run.output / "seconds.json", lambda: train(run, _progress(f"updates of {run.output.parent.name}")))
+
+
+def _timed(kept: Path, work: Callable[[], Any]) -> float:
+    """The seconds that the work took, also where it was done before."""
+    if not kept.exists():
+        began = time.monotonic()
+        work()
+        write_atomically(kept, json.dumps(round(time.monotonic() - began, 1)).encode())
+    seconds: float = json.loads(kept.read_text())
+    return seconds
 
 
 def _collect(config: Config) -> EpisodeStore:
