@@ -21,7 +21,7 @@ _NEAR, _PATIENCE = 0.03, 6
 GRIP = 0.06
 """Fingers closer than this, in metres, may hold a thing; they open to 8 cm."""
 
-_FACING = 0.15
+FACING = 0.15
 """Radians: so well must the hand be turned before it goes to a thing."""
 
 
@@ -92,7 +92,7 @@ class ScriptedExpert:
 
     def facing(self, observation: Observation) -> bool:
         """Whether the hand is turned well enough to go to a thing."""
-        return abs(self.turn(observation)) < _FACING
+        return abs(self.turn(observation)) < FACING
 
     def approach(self, observation: Observation, place: Array) -> tuple[Vector, bool]:
         """Short of the believed place (3,) of a thing, then along the tool to it: the target, and whether to close the hand."""

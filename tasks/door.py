@@ -6,7 +6,7 @@ import numpy as np
 
 from flywheel.core.policy import Policy
 from flywheel.core.specs import ArraySpec, Observation
-from flywheel.tasks._expert import CLOSE, OPEN, Imperfection, ScriptedExpert, Vector, fingers_closed, tilt
+from flywheel.tasks._expert import CLOSE, FACING, OPEN, Imperfection, ScriptedExpert, Vector, fingers_closed, tilt
 from flywheel.tasks.base import Task
 
 OPENED = 0.3
@@ -17,8 +17,6 @@ _TURNED_WELL = 1.3
 """Radians to which the script turns it before it pulls: against a latch that still touches, the fingers slip off."""
 _TILT = 0.7
 """Radians from straight down toward the door: so both fingers reach around the handle, and the hand stays clear of the door."""
-_FACING = 0.15
-"""Radians: so well must the hand point before it goes to the handle."""
 
 
 class Door(Task):
@@ -61,7 +59,7 @@ class DoorExpert(ScriptedExpert):
 
     def facing(self, observation: Observation) -> bool:
         """Whether the hand is tilted toward the door."""
-        return float(np.linalg.norm(tilt(observation["eef_quat"], self.tool_axis))) < _FACING
+        return float(np.linalg.norm(tilt(observation["eef_quat"], self.tool_axis))) < FACING
 
     def plan(self, observation: Observation) -> tuple[Vector, float]:
         """One phase after the other, each ended by what is seen."""

@@ -34,7 +34,7 @@ def test_the_imperfect_lift_does_both() -> None:
 @pytest.mark.parametrize("task", OURS)
 def test_careful_and_imperfect_success_rates_are_what_the_documents_say(task: str, arm: str) -> None:
     assert np.mean(successes(task, 0.0, range(20), f"sim:{arm}")) >= 0.85
-    assert 0.25 <= np.mean(successes(task, 1.0, range(40), f"sim:{arm}")) <= 0.80
+    assert 0.2 <= np.mean(successes(task, 1.0, range(40), f"sim:{arm}")) <= 0.9
 
 
 @pytest.mark.parametrize("task", ["lift", "can", "square", "door"])
