@@ -26,6 +26,7 @@ import tyro
 
 from flywheel.algorithms.iql import IQLConfig
 from flywheel.bench.machine import describe
+from flywheel.core import config as configs
 from flywheel.core.files import write_atomically
 from flywheel.datasets.store import EpisodeStore
 from flywheel.policy import LearnedPolicy
@@ -108,6 +109,12 @@ def reproduce(config: Config) -> list[Result]:
     ]
 
 
+def load(folder: Path) -> list[Result]:
+    """The results that a folder holds, in the table's order."""
+    found = [Result(**json.loads(path.read_text())) for path in folder.glob("*.json")]
+    return sorted(found, key=lambda result: (result.seed, get_args(Impersonate).index(result.impersonate), result.rebalance))
+
+
 def table(results: list[Result]) -> str:
     """In Markdown: a row per run, successes and Wilson's 95 % interval per task."""
     lines = [
@@ -150,7 +157,7 @@ def _run(config: Config, mode: Impersonate, rebalance: bool, seed: int) -> Resul
         store=_count(store),
         snapshot=LearnedPolicy.load(folder / "train").snapshot,
         algorithm="iql",
-        settings=asdict(ALGORITHM),
+        settings=configs.to_dict(ALGORITHM),
         first_seed=FIRST_SEED,
         evaluations=config.evaluations,
         successes={task: _evaluate(config, folder, task) for task in TASKS},
@@ -229,8 +236,7 @@ def main(config: Annotated[Config, tyro.conf.arg(name="")]) -> None:
     if config.quick:
         config = replace(config, episodes=40, updates=500, evaluations=10, results=config.root / "quick")
     if config.show:
-        found = [Result(**json.loads(path.read_text())) for path in sorted(config.results.glob("*.json"))]
-        print(table(found))
+        print(table(load(config.results)))
     else:
         print(table(reproduce(config)))
 
