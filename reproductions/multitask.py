@@ -98,7 +98,7 @@ class Result:
     """Both of the last process alone, where an interrupted one went on."""
     command: str
     machine: dict[str, Any]
-    """What it ran on, and the commit (``code``)."""
+    """What it ran on, and the commit that it was trained with (``code``)."""
 
 
 def reproduce(config: Config) -> list[Result]:
@@ -149,13 +149,14 @@ def _run(config: Config, mode: Impersonate, rebalance: bool, seed: int) -> Resul
     data = DataConfig(tasks=TASKS, impersonate=mode, rebalance=rebalance)
     training = _train(TrainConfig("iql", ALGORITHM, store.path, folder / "train", config.updates, seed, data))
     evaluation = _timed(folder / "evaluation_seconds.json", lambda: [_evaluate(config, folder, task) for task in TASKS])
+    policy = LearnedPolicy.load(folder / "train")
     result = Result(
         impersonate=mode,
         rebalance=rebalance,
         seed=seed,
         updates=config.updates,
         store=_count(store),
-        snapshot=LearnedPolicy.load(folder / "train").snapshot,
+        snapshot=policy.snapshot,
         algorithm="iql",
         settings=configs.to_dict(ALGORITHM),
         first_seed=FIRST_SEED,
@@ -164,7 +165,7 @@ def _run(config: Config, mode: Impersonate, rebalance: bool, seed: int) -> Resul
         training_seconds=training,
         evaluation_seconds=evaluation,
         command=shlex.join(["python", "-m", "reproductions.multitask", *sys.argv[1:]]),
-        machine=describe(),
+        machine={**describe(), "code": policy.header.code_version},
     )
     path = _path(config, mode, rebalance, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
