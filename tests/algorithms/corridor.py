@@ -73,6 +73,38 @@ def actionable_batch(
     )
 
 
+def hindsight_batch(
+    data: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator, size: int, *, contrastive: bool = False
+) -> Batch:
+    """OGBench's goals, and HIQL's subgoals three steps ahead, as `flywheel.datasets.relabel.ActorGoals` defines them."""
+    rows = []
+    for _ in range(size):
+        positions, actions = data[rng.integers(len(data))]
+        t, end = rng.integers(len(actions)), len(actions)
+        other = data[rng.integers(len(data))][0]
+        anywhere = other[rng.integers(1, len(other))]
+        future, actors_future = (positions[rng.integers(t, end) + 1] for _ in range(2))
+        kind = rng.random()
+        goal = future if contrastive or kind < 0.5 else positions[t + 1] if kind < 0.7 else anywhere
+        actor_goal = actors_future if rng.random() < 0.5 else anywhere
+        reached = float((positions[t + 1] == goal).all())
+        rows.append((positions[t], actions[t], positions[t + 1], goal, actor_goal, positions[min(t + 3, end)], reached))
+    state, action, following, goal, actor_goal, ahead, reached = (
+        torch.tensor(np.array(column)).float() for column in zip(*rows, strict=True)
+    )
+    return Batch(
+        observation={"state": state},
+        action=action,
+        reward=reached - 1,
+        discount=DISCOUNT * (1 - reached),
+        next_observation={"state": following},
+        goal={"state": goal},
+        actor_goal={"state": actor_goal},
+        low_actor_goal={"state": ahead},
+        high_actor_target={"state": ahead},
+    )
+
+
 def distance_to_goal(algorithm: Algorithm, start: tuple[float, float], goal: tuple[float, float], steps: int = 25) -> float:
     """The smallest distance to the goal on the way of the deterministic policy."""
     position, best = np.array(start), np.inf
