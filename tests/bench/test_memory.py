@@ -17,7 +17,7 @@ _NEEDS_LINUX = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), 
 @_NEEDS_LINUX
 def test_memory_that_is_written_to_is_seen() -> None:
     before, _ = read_memory(os.getpid())
-    held = mmap.mmap(-1, 64 << 20)  # fresh pages, whatever this process has freed before
+    held = mmap.mmap(-1, 64 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # fresh pages, whatever this process has freed before
     held.write(b"\x01" * (64 << 20))
     after, proportional = read_memory(os.getpid())
     assert 50 < after - before < 80
