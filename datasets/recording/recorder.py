@@ -200,7 +200,8 @@ class EpisodeRecording:
             captured_at: When sensors took what they show, in nanoseconds since 1970; the time of this call for those with a
                 stamp that are not named.
 
-        After any exception the step was not recorded, and may be tried again. Raises `SpecError` for a value that is not as
+        After an error the step was not recorded, and may be tried again; an interrupt (Ctrl-C) may come after it was, which
+        `steps` tells. Raises `SpecError` for a value that is not as
         declared or not finite, `RecorderFullError` if there is no room for it, and `RecorderError` for what the recorder's
         process could not do.
         """
@@ -208,15 +209,17 @@ class EpisodeRecording:
         session.check()
         if self.has_ended:
             raise FlywheelError(f"Episode '{self.episode_id}' has ended; begin another.")
+        head = session.ring.head
         try:
             length = encoder.stage(observation, captured_at)
             encoder.stage_outcome(action, reward)
             session.put(STEP, length, step=encoder)
-        except BaseException:
-            encoder.undo()
-            raise
-        encoder.keep()
-        self.steps += 1
+        finally:
+            if session.ring.head == head:
+                encoder.undo()
+            else:  # also where an interrupt came after the frame was there
+                encoder.keep()
+                self.steps += 1
 
     def finish(
         self,
@@ -251,16 +254,18 @@ class EpisodeRecording:
         given = _check({"success": success} | metadata)
         _check_number(reward)
         end = json_bytes({"metadata": given, "terminal": bool(terminal), "reward": None if reward is None else float(reward)})
+        head = session.ring.head
         try:
             length = encoder.stage(observation, captured_at) + len(end)
             encoder.stage_end()
             session.wait_for_room(length)
             session.put(FINISH, length, step=encoder, end=end)
-        except BaseException:
-            encoder.undo()
-            raise
-        encoder.keep()
-        self.has_ended = True
+        finally:
+            if session.ring.head == head:
+                encoder.undo()
+            else:  # also where an interrupt came after the frame was there
+                encoder.keep()
+                self.has_ended = True
 
     def result(self, timeout: float | None = None) -> str:
         """Wait until the ended episode is on the disk, and return its id.

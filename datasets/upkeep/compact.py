@@ -75,7 +75,8 @@ def purge(
     def choose(shards: Shards, linked: frozenset[int]) -> Plan | None:
         catalog = Catalog(layout)
         catalog.refresh()
-        hit = {row.shard for episode_id in doomed if (row := catalog.rows.get(episode_id))}
+        # Not the catalog's rows: they know one place of an episode, and in a damaged store it may stand in two.
+        hit = {name for name, (_, rows) in catalog.sealed.items() if any(row.episode_id in doomed for row in rows)}
         groups = tuple(Group((number,), copies=name in hit and number not in linked) for number, name in enumerate(shards.names))
         return Plan(shards, groups, frozenset(doomed)) if any(group.copies for group in groups) else None
 

@@ -383,6 +383,26 @@ def test_interrupts_at_any_moment_lose_nothing(store: EpisodeStore, recorder: Re
     assert set(returned) <= set(numbers.tolist())
 
 
+def test_a_step_that_was_interrupted_once_it_was_recorded_is_counted(
+    store: EpisodeStore, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell = recorder._session._link.tell
+
+    def tell_and_interrupt(head: int) -> None:
+        tell(head)
+        raise KeyboardInterrupt
+
+    with recorder.episode() as episode:
+        episode.step({"state": np.zeros(4, np.float32), "camera": picture(0)}, action(0))
+        monkeypatch.setattr(recorder._session._link, "tell", tell_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            episode.step({"state": np.ones(4, np.float32), "camera": picture(1)}, action(1))
+        monkeypatch.undo()
+        assert episode.steps == 2
+        episode.finish({"state": np.full(4, 2, np.float32)})
+    assert store.read(episode.result()).observation["state"][:, 0].tolist() == [0, 1, 2]
+
+
 def test_the_process_leaves_the_loop_its_processor(store: EpisodeStore) -> None:
     before = os.sched_getaffinity(0)
     if len(before) < 2:

@@ -147,6 +147,20 @@ def test_purge_takes_deleted_episodes_off_the_disk(tmp_path: Path) -> None:
         assert writer.append(episode(5)) == before[5]  # it is new again, and still labelled
 
 
+def test_an_episode_that_stands_in_two_shards_is_purged_from_both(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    before = _ids(store)
+    secret = store.raw(before[0]).observation["position"].tobytes()
+    layout = Layout(store.path)
+    shards = layout.read_shards()
+    (store.path / shards.file_name(len(shards.names))).write_bytes((store.path / shards.names[0]).read_bytes())
+    layout.write_shards(shards.add(shards.lengths[0], 0))
+    store = EpisodeStore.open(tmp_path)
+    store.label([before[0]], "deleted", True, by="anna")
+    assert purge(store, grace_seconds=0).rewrite.dropped == 2
+    assert not _holds(store, secret)
+
+
 def test_a_killed_compaction_does_not_take_the_place_of_a_purge(tmp_path: Path) -> None:
     store = _store(tmp_path)
     layout = Layout(store.path)
