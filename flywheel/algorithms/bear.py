@@ -93,7 +93,7 @@ class BEAR(Algorithm):
             imitated = self.behaviour.sample(features, self.config.n_mmd_samples)
         own = ops.sample_before_tanh(mean, log_std, self.config.n_mmd_samples)
         mmd = ops.mmd(own, imitated, self.config.mmd_sigma).mean()
-        multiplier = self.log_multiplier.clamp(*_LOG_MULTIPLIER_RANGE).exp()
+        multiplier = self.log_multiplier.exp()
         excess = mmd - self.config.threshold
         self._metrics = {"q": q.detach().mean(), "mmd": mmd.detach(), "multiplier": multiplier.detach()}
         return {
@@ -117,7 +117,9 @@ class BEAR(Algorithm):
             return -self.critic.many(features, actions).amin(dim=0).mean()
 
     def after_step(self) -> None:
-        """Move the target critics."""
+        """Move the target critics, and keep the multiplier in its range: clamped in the loss it could never come back."""
+        with torch.no_grad():
+            self.log_multiplier.clamp_(*_LOG_MULTIPLIER_RANGE)
         ops.soft_update(self.target_critic.parameters(), self.critic.parameters(), self.config.target_rate)
         self.updates += 1
 

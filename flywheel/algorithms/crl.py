@@ -26,9 +26,6 @@ from flywheel.core.errors import FlywheelError
 from flywheel.networks.critics import Ensemble
 from flywheel.networks.mlp import Layers
 
-_SMALLEST_LOGIT = math.log(1e-6)
-"""OGBench's floor under what the actor ascends."""
-
 
 @dataclass(frozen=True)
 class CRLConfig(GoalConfig):
@@ -106,7 +103,7 @@ class CRL(GoalAgent):
             return weighted_imitation(log_prob, advantage, self.config.alpha)
         with frozen(self.critic):
             q = self.critic(torch.cat([now, mean], dim=-1), goal).amin(dim=0)
-        return ascent_with_imitation(q.clamp(min=_SMALLEST_LOGIT), log_prob, self.config.alpha)
+        return ascent_with_imitation(q, log_prob, self.config.alpha)
 
     def _parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """What is seen now, and the goal: the encoder puts the goal last."""

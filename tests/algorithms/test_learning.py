@@ -10,6 +10,7 @@ import torch
 from flywheel.algorithms.awr import AWR, AWRConfig
 from flywheel.algorithms.base import Algorithm, Sizes
 from flywheel.algorithms.bc import BC, BCConfig
+from flywheel.algorithms.bear import BEAR, BEARConfig
 from flywheel.algorithms.discrete_cql import DiscreteCQL, DiscreteCQLConfig
 from flywheel.core import registry
 from flywheel.core.batch import Batch
@@ -104,3 +105,12 @@ def test_discrete_cql_finds_the_good_part_of_mixed_behaviour() -> None:
 def _with_returns(batch: Batch) -> Batch:
     """What the data went on to collect is not known here; its reward of this step is a bound."""
     return replace(batch, mc_return=batch.reward)
+
+
+def test_bears_multiplier_comes_back_from_the_end_of_its_range() -> None:
+    algorithm = BEAR(BEARConfig(hidden=(8,), threshold=0.0), Sizes(2, 2))
+    algorithm.log_multiplier.data.fill_(-6.0)
+    fit(algorithm, _batch, range(1))
+    assert algorithm.log_multiplier.item() == pytest.approx(-5.0)
+    fit(algorithm, _batch, range(5))
+    assert algorithm.log_multiplier.item() > -5.0
