@@ -35,7 +35,7 @@ def config(folder: Path, updates: int) -> TrainConfig:
 
 
 def wait_for(path: Path) -> None:
-    for _ in range(1200):
+    for _ in range(4800):  # minutes, where the machine is busy: several processes import torch first
         if path.exists():
             return
         time.sleep(0.05)
