@@ -14,7 +14,7 @@ from flywheel.training import presets
 
 def run(arguments: list[str]) -> None:
     """Train IQL towards the task's own goal, starting from --initial."""
-    config = parse(presets.finetune(tyro.MISSING, tyro.MISSING, "", None), arguments, "flywheel finetune")
+    config = parse(presets.finetune(tyro.MISSING, tyro.MISSING, "", None), arguments, "flywheel finetune", __doc__)
     if config.initial is None:
         raise FlywheelError(
             "finetune needs --initial RUN, a pretrained run folder; to start from nothing use flywheel train iql."

@@ -48,9 +48,11 @@ def defaults(name: str, **changes: Any) -> TrainConfig:
     return TrainConfig(name=name, algorithm=algorithm_class(name).Config(), **settings)
 
 
-def parse(default: TrainConfig, arguments: list[str], prog: str) -> TrainConfig:
-    """Read options over a default."""
-    return tyro.cli(TrainConfig, default=default, args=arguments, prog=prog, config=(tyro.conf.SuppressFixed,))
+def parse(default: TrainConfig, arguments: list[str], prog: str, description: str | None = None) -> TrainConfig:
+    """Read options over a default; without a description the help has that of a training run."""
+    return tyro.cli(
+        TrainConfig, default=default, args=arguments, prog=prog, description=description, config=(tyro.conf.SuppressFixed,)
+    )
 
 
 def start(config: TrainConfig) -> None:

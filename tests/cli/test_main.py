@@ -100,6 +100,12 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert "--help" in shown
 
 
+def test_finetune_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["finetune", "--help"])
+    assert "rewards, from a pretrained policy" in capsys.readouterr().out
+
+
 def test_train_explains_itself_without_an_algorithm(capsys: pytest.CaptureFixture[str]) -> None:
     main(["train", "--help"])
     shown = capsys.readouterr().out
