@@ -160,6 +160,8 @@ def test_a_snapshot_of_a_newer_format_is_left_alone(tmp_path: Path) -> None:
     repair(tmp_path, told.append)
     assert path.exists()
     assert "format 99" in " ".join(told)
+    (problem,) = verify(EpisodeStore.open(tmp_path)).problems
+    assert "format 99" in problem.what
 
 
 def test_a_snapshot_under_a_wrong_name_is_moved_aside(tmp_path: Path) -> None:
