@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from flywheel.algorithms import ops
 from flywheel.algorithms.base import Algorithm, AlgorithmConfig, Sizes
 from flywheel.core.errors import FlywheelError
-from flywheel.networks.actors import GaussianActor
+from flywheel.networks.actors import GaussianActor, UnitGaussianActor
 from flywheel.networks.mlp import Layers
 
 
@@ -25,9 +26,6 @@ class GaussianPolicyConfig(AlgorithmConfig):
     """How far the weights that act, an exponential average of the actor's, move at each update (0.002 evens out what the last
     batches did); 0 acts with the actor itself."""
 
-    unit_std: bool = False
-    """Keep the actor's standard deviation at 1, as OGBench's agents do, instead of learning it."""
-
     def __post_init__(self) -> None:
         if not 0.0 <= self.actor_dropout < 1.0 or not 0.0 <= self.average_rate <= 1.0:
             raise FlywheelError("actor-dropout must lie in [0, 1) and average-rate in [0, 1].")
@@ -39,26 +37,24 @@ class GaussianPolicyConfig(AlgorithmConfig):
 
 
 class GaussianPolicy(Algorithm):
-    """An algorithm whose policy is a `GaussianActor`."""
+    """An algorithm whose policy is a Gaussian."""
+
+    Actor: ClassVar[type[GaussianActor | UnitGaussianActor]] = GaussianActor
 
     def __init__(self, config: GaussianPolicyConfig, sizes: Sizes, actor_features: int | None = None) -> None:
         """`actor_features` is the length of what the actor sees, where that is not what the encoder gives."""
         super().__init__(config, sizes)
         self._average_rate = config.average_rate
-        self.actor = GaussianActor(
-            actor_features or self.encoder.feature_dim, sizes.action, config.actor_layers, unit_std=config.unit_std
-        )
+        self.actor = self.Actor(actor_features or self.encoder.feature_dim, sizes.action, config.actor_layers)
         self.average_actor = copy.deepcopy(self.actor).requires_grad_(False)
 
     @property
-    def acting(self) -> GaussianActor:
+    def acting(self) -> nn.Module:
         """The actor whose weights act."""
-        actor = self.average_actor if self._average_rate else self.actor
-        assert isinstance(actor, GaussianActor)
-        return actor
+        return self.average_actor if self._average_rate else self.actor
 
     def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
-        """The mean, or a sample clipped to [-1, 1]."""
+        """The mean, or a sample, clipped to [-1, 1]."""
         mean, log_std = self.acting(self.encoder(observation, goal))
         return ops.gaussian_action(mean, log_std, deterministic)
 

@@ -14,6 +14,7 @@ from flywheel.algorithms._gaussian import GaussianPolicy, GaussianPolicyConfig
 from flywheel.algorithms.base import Sizes
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
+from flywheel.networks.actors import UnitGaussianActor
 from flywheel.networks.mlp import Activation
 
 ActorLoss = Literal["awr", "ddpgbc"]
@@ -29,8 +30,6 @@ class GoalConfig(GaussianPolicyConfig):
     """What follows each hidden layer."""
     layer_norm: bool = True
     """Normalise the hidden layers of critics and values, not those of actors."""
-    unit_std: bool = True
-    """Keep the actor's standard deviation at 1 instead of learning it."""
     learning_rate: float = 3e-4
     """Adam's step size, for all networks."""
 
@@ -38,6 +37,7 @@ class GoalConfig(GaussianPolicyConfig):
 class GoalAgent(GaussianPolicy):
     """A Gaussian policy that reaches goals."""
 
+    Actor = UnitGaussianActor
     relabel: ClassVar[Literal["task", "hindsight", "hierarchical", "contrastive", "actionable"]] = "hindsight"
 
     def __init__(self, config: GoalConfig, sizes: Sizes, actor_features: int | None = None) -> None:

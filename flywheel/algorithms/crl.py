@@ -24,6 +24,7 @@ from flywheel.algorithms.base import Sizes, frozen, group
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
 from flywheel.networks.critics import Ensemble
+from flywheel.networks.initialise import glorot
 from flywheel.networks.mlp import Layers
 
 
@@ -48,10 +49,10 @@ class CRLConfig(GoalConfig):
 class ContrastiveCritic(nn.Module):
     """K bilinear critics: what is seen now (B, F) and goals (B, G) -> logits."""
 
-    def __init__(self, now_dim: int, goal_dim: int, layers: Layers, latent_dim: int) -> None:
+    def __init__(self, now_dim: int, goal_dim: int, layers: Layers, latent_dim: int, members: int = 2) -> None:
         super().__init__()
-        self.phi = Ensemble(now_dim, layers, latent_dim)
-        self.psi = Ensemble(goal_dim, layers, latent_dim)
+        self.phi = Ensemble(now_dim, layers, latent_dim, members)
+        self.psi = Ensemble(goal_dim, layers, latent_dim, members)
         self.scale = 1.0 / math.sqrt(latent_dim)
 
     def forward(self, now: Tensor, goal: Tensor) -> Tensor:
@@ -77,9 +78,9 @@ class CRL(GoalAgent):
         goal_dim = sizes.state
         now_dim = self.encoder.feature_dim - goal_dim
         layers = config.critic_layers
-        self.critic = ContrastiveCritic(now_dim + sizes.action, goal_dim, layers, config.latent_dim)
+        self.critic = glorot(ContrastiveCritic(now_dim + sizes.action, goal_dim, layers, config.latent_dim))
         if config.actor_loss == "awr":
-            self.value = ContrastiveCritic(now_dim, goal_dim, layers, config.latent_dim)
+            self.value = glorot(ContrastiveCritic(now_dim, goal_dim, layers, config.latent_dim, members=1))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of the module's equations."""
@@ -99,10 +100,10 @@ class CRL(GoalAgent):
         if self.config.actor_loss == "awr":
             with torch.no_grad():
                 q = self.critic(torch.cat([now, action], dim=-1), goal).amin(dim=0)
-                advantage = q - self.value(now, goal).mean(dim=0)
+                advantage = q - self.value(now, goal).squeeze(0)
             return weighted_imitation(log_prob, advantage, self.config.alpha)
         with frozen(self.critic):
-            q = self.critic(torch.cat([now, mean], dim=-1), goal).amin(dim=0)
+            q = self.critic(torch.cat([now, mean.clamp(-1.0, 1.0)], dim=-1), goal).amin(dim=0)
         return ascent_with_imitation(q, log_prob, self.config.alpha)
 
     def _parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,6 +118,6 @@ class CRL(GoalAgent):
 
 
 def _contrast(logits: Tensor) -> Tensor:
-    """The binary cross entropy of all pairs (K, B, B), positive on the diagonal; the mean over rows and goals, summed over K."""
+    """The binary cross entropy of all pairs (K, B, B), positive on the diagonal: the mean."""
     labels = torch.eye(logits.shape[-1], device=logits.device).expand_as(logits)
-    return nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=(1, 2)).sum()
+    return nn.functional.binary_cross_entropy_with_logits(logits, labels)

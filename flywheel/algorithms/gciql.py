@@ -23,6 +23,7 @@ from flywheel.algorithms.base import Sizes, frozen, group
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
 from flywheel.networks.critics import Critic, ValueFunction
+from flywheel.networks.initialise import glorot
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class GCIQL(GoalAgent):
     def __init__(self, config: GCIQLConfig, sizes: Sizes) -> None:
         super().__init__(config, sizes)
         self.config = config
-        self.critic = Critic(self.encoder.feature_dim, sizes.action, config.critic_layers)
-        self.value = ValueFunction(self.encoder.feature_dim, config.critic_layers)
+        self.critic = glorot(Critic(self.encoder.feature_dim, sizes.action, config.critic_layers))
+        self.value = glorot(ValueFunction(self.encoder.feature_dim, config.critic_layers))
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -81,7 +82,7 @@ class GCIQL(GoalAgent):
                 advantage = self.critic(features, action).amin(dim=0) - self.value(features)
             return weighted_imitation(log_prob, advantage, self.config.alpha)
         with frozen(self.critic):
-            q = self.critic(features, mean).amin(dim=0)
+            q = self.critic(features, mean.clamp(-1.0, 1.0)).amin(dim=0)
         return ascent_with_imitation(q, log_prob, self.config.alpha)
 
     def after_step(self) -> None:

@@ -22,6 +22,7 @@ from flywheel.algorithms.base import Sizes, group
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
 from flywheel.networks.critics import Ensemble
+from flywheel.networks.initialise import glorot
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class GCIVL(GoalAgent):
     def __init__(self, config: GCIVLConfig, sizes: Sizes) -> None:
         super().__init__(config, sizes)
         self.config = config
-        self.value = Ensemble(self.encoder.feature_dim, config.critic_layers, 1)
+        self.value = glorot(Ensemble(self.encoder.feature_dim, config.critic_layers, 1))
         self.target_value = copy.deepcopy(self.value).requires_grad_(False)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -4,8 +4,8 @@
     L_low  = -E[ min(exp(alpha (V(s', w) - V(s, w))), 100) log pi(a|s, phi(s, w)) ],  w = s_{t+k}
     L_high = -E[ min(exp(alpha (V(w', g) - V(s, g))), 100) log pi_h(phi(s, w')|s, g) ],  w' = s_{t+k}, or g if that comes sooner
 
-phi is a representation of the goal as seen from s, on a sphere of radius sqrt(d); it is learned with the value alone. The higher
-actor proposes one, the lower goes there.
+phi is a representation of the goal as seen from s, on a sphere of radius sqrt(d); it is learned with the value alone, and the
+target value sees the same one. The higher actor proposes one, the lower goes there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from flywheel.algorithms.base import Sizes, group
 from flywheel.algorithms.gcivl import implicit_value_loss
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
+from flywheel.networks.actors import UnitGaussianActor
 from flywheel.networks.critics import Ensemble
+from flywheel.networks.initialise import glorot
 from flywheel.networks.mlp import MLP, Layers
 
 
@@ -66,7 +68,7 @@ class Projector(nn.Module):
 
 
 class GoalValue(nn.Module):
-    """V_k(s, phi(s, g)): what is seen now (B, F) and with the goal beside it (B, F + D) -> (K, B)."""
+    """V_k(s, phi(s, g)): what is seen now (B, F) with the goal beside it, (B, F + D) -> (K, B)."""
 
     def __init__(self, now_dim: int, feature_dim: int, layers: Layers, representation_dim: int) -> None:
         super().__init__()
@@ -76,12 +78,15 @@ class GoalValue(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, F + D) -> (K, B)."""
-        pair = torch.cat([features[:, : self.now_dim], self.represent(features)], dim=-1)
-        value: Tensor = self.ensemble(pair).squeeze(-1)
+        value: Tensor = self.ensemble(self.see(features)).squeeze(-1)
         return value
 
+    def see(self, features: Tensor) -> Tensor:
+        """What is seen now, and the goal as it is seen from there: (B, F + D) -> (B, F + d)."""
+        return torch.cat([features[:, : self.now_dim], self.represent(features)], dim=-1)
+
     def represent(self, features: Tensor) -> Tensor:
-        """phi(s, g): (B, F + D) -> (B, d)."""
+        """phi(s, g): (B, F + D) -> (B, d), of length sqrt(d)."""
         return _on_sphere(self.phi(features))
 
 
@@ -97,66 +102,67 @@ class HIQL(GoalAgent):
         super().__init__(config, sizes, self._now_dim + config.representation_dim)
         self.config = config
         features, dim = self.encoder.feature_dim, config.representation_dim
-        self.value = GoalValue(self._now_dim, features, config.critic_layers, dim)
-        self.target_value = copy.deepcopy(self.value).requires_grad_(False)
-        self.high_actor = Projector(features, config.actor_layers, dim)
+        self.value = glorot(GoalValue(self._now_dim, features, config.critic_layers, dim))
+        self.target_value = nn.ModuleDict({"ensemble": copy.deepcopy(self.value.ensemble)}).requires_grad_(False)
+        self.high_actor = UnitGaussianActor(features, dim, config.actor_layers)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of the module's equations; raises `FlywheelError` for a batch without subgoals."""
         if batch.low_actor_goal is None or batch.high_actor_target is None or batch.actor_goal is None:
             raise FlywheelError("HIQL needs subgoals in the batch; use the relabelling 'hierarchical'.")
         features, next_features = self.features(batch)
-        value = self.value(features)
-        with torch.no_grad():
-            targets = self.target_value(features), self.target_value(next_features)
-        loss, advantage = implicit_value_loss(batch, value, *targets, self.config.expectile)
+        seen = self.value.see(features)
+        value = self.value.ensemble(seen).squeeze(-1)
+        with torch.no_grad():  # the target has no phi of its own
+            targets = self.target_value["ensemble"](torch.cat([seen, self.value.see(next_features)]))
+        here, following = targets.squeeze(-1).chunk(2, dim=1)
+        loss, advantage = implicit_value_loss(batch, value, here, following, self.config.expectile)
         self._metrics = {"value": value.detach().mean(), "advantage": advantage.mean()}
         return {"value": loss, "actor": self._low_loss(batch), "high_actor": self._high_loss(batch)}
 
     def _low_loss(self, batch: Batch) -> Tensor:
         features = self.encoder(batch.observation, batch.low_actor_goal)
-        with torch.no_grad():
-            advantage = self._progress(features, self.encoder(batch.next_observation, batch.low_actor_goal))
-            seen = torch.cat([features[:, : self._now_dim], self.value.represent(features)], dim=-1)
+        seen, advantage = self._progress(features, self.encoder(batch.next_observation, batch.low_actor_goal))
         mean, log_std = self.actor(seen)
         return weighted_imitation(ops.gaussian_log_prob(mean, log_std, batch.action), advantage, self.config.low_alpha)
 
     def _high_loss(self, batch: Batch) -> Tensor:
         assert batch.high_actor_target is not None
         features = self.encoder(batch.observation, batch.actor_goal)
+        _, advantage = self._progress(features, self.encoder(batch.high_actor_target, batch.actor_goal))
         with torch.no_grad():
-            advantage = self._progress(features, self.encoder(batch.high_actor_target, batch.actor_goal))
             target = self.value.represent(self.encoder(batch.observation, batch.high_actor_target))
-        proposal = self.high_actor(features)
-        log_prob = ops.gaussian_log_prob(proposal, torch.zeros_like(proposal), target)
-        return weighted_imitation(log_prob, advantage, self.config.high_alpha)
+        mean, log_std = self.high_actor(features)
+        return weighted_imitation(ops.gaussian_log_prob(mean, log_std, target), advantage, self.config.high_alpha)
 
-    def _progress(self, features: Tensor, later: Tensor) -> Tensor:
-        """V(later) - V(now), (B,), the mean over the members."""
-        here, there = self.value(torch.cat([features, later])).mean(dim=0).chunk(2)
-        progress: Tensor = there - here
-        return progress
+    @torch.no_grad()
+    def _progress(self, features: Tensor, later: Tensor) -> tuple[Tensor, Tensor]:
+        """What is seen now, (B, F + d), and V(later) - V(now), (B,), the mean over the members."""
+        seen = self.value.see(torch.cat([features, later]))
+        here, there = self.value.ensemble(seen).squeeze(-1).mean(dim=0).chunk(2)
+        return seen[: len(features)], there - here
 
     def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
-        """The lower actor's mean, or a sample, on the way to what the higher one proposes."""
+        """The lower actor's mean on the way to the higher one's, or a sample on the way to a sample, clipped to [-1, 1]."""
         features = self.encoder(observation, goal)
-        waypoint = _on_sphere(self.high_actor(features))
+        mean, log_std = self.high_actor(features)
+        waypoint = _on_sphere(mean if deterministic else torch.normal(mean, log_std.exp()))
         mean, log_std = self.acting(torch.cat([features[:, : self._now_dim], waypoint], dim=-1))
         return ops.gaussian_action(mean, log_std, deterministic)
 
     def after_step(self) -> None:
         """Move the target value and the average actor."""
         super().after_step()
-        ops.soft_update(self.target_value.parameters(), self.value.parameters(), self.config.target_rate)
+        ops.soft_update(self.target_value.parameters(), self.value.ensemble.parameters(), self.config.target_rate)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """All three networks at one rate."""
+        """All networks at one rate."""
         return [group(self.config.learning_rate, self.actor, self.high_actor, self.value)]
 
     def synchronise_targets(self) -> None:
         """Set the target value to the value, the average actor to the actor."""
         super().synchronise_targets()
-        self.target_value.load_state_dict(self.value.state_dict())
+        self.target_value["ensemble"].load_state_dict(self.value.ensemble.state_dict())
 
 
 def _on_sphere(point: Tensor) -> Tensor:

@@ -59,8 +59,8 @@ def sample_gaussian(mean: Tensor, log_std: Tensor, count: int) -> Tensor:
 
 
 def gaussian_action(mean: Tensor, log_std: Tensor, deterministic: bool) -> Tensor:
-    """The mean, or one sample clipped to [-1, 1]: (B, A) each -> (B, A)."""
-    return mean if deterministic else sample_gaussian(mean, log_std, 1).squeeze(1)
+    """The mean, or one sample, clipped to [-1, 1]: (B, A) each -> (B, A)."""
+    return mean.clamp(-1.0, 1.0) if deterministic else sample_gaussian(mean, log_std, 1).squeeze(1)
 
 
 def sample_tanh_gaussian(mean: Tensor, log_std: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Actors: features (B, F) -> mean and log standard deviation of a Gaussian over actions, each (B, A).
 
 The densities are in `algorithms/ops.py`. Every actor's most likely action is `tanh` of the layer called `mean`, so that one can
-be started from another.
+be started from another; `UnitGaussianActor` has the layer itself, which is nearly the same where it matters.
 """
 
 from __future__ import annotations
@@ -9,30 +9,49 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from flywheel.networks.initialise import glorot
 from flywheel.networks.mlp import MLP, Layers
 
 
 class GaussianActor(nn.Module):
     """A Gaussian with its mean inside [-1, 1], not squashed, and one log-std per action dimension for all states.
 
-    As in the official IQL code: tanh on the mean, state-independent log-std, at least -5 (A5). `unit_std` keeps the standard
-    deviation at 1, as OGBench's agents do: maximum likelihood is then least squares.
+    As in the official IQL code: tanh on the mean, state-independent log-std, at least -5 (A5).
     """
 
     LOG_STD_RANGE = (-5.0, 2.0)
-    log_std: Tensor
 
-    def __init__(self, feature_dim: int, action_dim: int, layers: Layers, *, unit_std: bool = False) -> None:
+    def __init__(self, feature_dim: int, action_dim: int, layers: Layers) -> None:
         super().__init__()
         self.hidden = MLP(feature_dim, layers)
         self.mean = nn.Linear(layers.width, action_dim)
-        log_std = torch.zeros(action_dim)
-        self.register_buffer("log_std", log_std) if unit_std else self.register_parameter("log_std", nn.Parameter(log_std))
+        self.log_std = nn.Parameter(torch.zeros(action_dim))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(B, F) -> mean (B, A) in [-1, 1], log-std (B, A)."""
         mean = torch.tanh(self.mean(self.hidden(features)))
         return mean, self.log_std.clamp(*self.LOG_STD_RANGE).expand_as(mean)
+
+
+class UnitGaussianActor(nn.Module):
+    """A Gaussian with any mean and a standard deviation of 1, as OGBench's agents have it: maximum likelihood is least squares.
+
+    Its mean is clipped to the range of actions where it acts and where a critic values it, not where it learns.
+    """
+
+    INITIAL_SCALE = 0.01
+
+    def __init__(self, feature_dim: int, action_dim: int, layers: Layers) -> None:
+        super().__init__()
+        self.hidden = MLP(feature_dim, layers)
+        self.mean = nn.Linear(layers.width, action_dim)
+        glorot(self.hidden)
+        glorot(self.mean, self.INITIAL_SCALE)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, F) -> mean (B, A), log-std (B, A), which is 0."""
+        mean: Tensor = self.mean(self.hidden(features))
+        return mean, torch.zeros_like(mean)
 
 
 class DeterministicActor(nn.Module):

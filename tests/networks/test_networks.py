@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from flywheel.core.errors import FlywheelError
-from flywheel.networks.actors import GaussianActor, TanhGaussianActor
+from flywheel.networks.actors import GaussianActor, TanhGaussianActor, UnitGaussianActor
 from flywheel.networks.critics import Critic, ValueFunction
 from flywheel.networks.encoders import StateEncoder
+from flywheel.networks.initialise import glorot
 from flywheel.networks.mlp import MLP, Layers
 
 
@@ -113,3 +114,19 @@ def test_an_ensembles_layers_are_activated_and_normalised_as_a_networks() -> Non
         theirs.weight.data, theirs.bias.data = ours.weight[1, 0], ours.bias[1, 0]
     torch.testing.assert_close(critic(features, action)[1], value(torch.cat([features, action], 1)))
     torch.testing.assert_close(critic.many(features, action[:, None])[1, :, 0], critic(features, action)[1])
+
+
+def test_unit_gaussian_actor_begins_near_zero_with_a_deviation_of_one() -> None:
+    torch.manual_seed(0)
+    mean, log_std = UnitGaussianActor(4, 2, Layers((8,)))(torch.randn(20, 4))
+    assert mean.abs().max() < 0.5
+    assert not log_std.any()
+
+
+def test_glorot_bounds_the_weights_of_every_layer() -> None:
+    torch.manual_seed(0)
+    network = glorot(Critic(4, 2, Layers((64,))))
+    weight = network.hidden[0].weight
+    bound = (6 / (6 + 64)) ** 0.5
+    assert 0.95 * bound < weight.abs().max() <= bound
+    assert not any(p.any() for name, p in network.named_parameters() if name.endswith("bias"))
