@@ -40,6 +40,8 @@ class GaussianPolicy(Algorithm):
     """An algorithm whose policy is a Gaussian."""
 
     Actor: ClassVar[type[GaussianActor | UnitGaussianActor]] = GaussianActor
+    actor: nn.Module
+    average_actor: nn.Module
 
     def __init__(self, config: GaussianPolicyConfig, sizes: Sizes, actor_features: int | None = None) -> None:
         """`actor_features` is the length of what the actor sees, where that is not what the encoder gives."""

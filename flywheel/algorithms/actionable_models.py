@@ -8,18 +8,20 @@ Q = sigmoid(logit) in [0, 1] is the discounted probability of reaching g. The ba
 same episode, and goals of other episodes (chaining), where only the last step of the sub-trajectory takes its own value as
 its target.
 
-Departures from the paper:
+As in the paper it is with `maximise = "cem"` and without `lower_bound`: no actor, the maximum of the target and the action are
+searched by the cross-entropy method (CEM) from all over the range. By default it departs from the paper, by trials on Lift:
 
-* The paper has no actor. Here one proposes the candidates of the maximum and of the cross-entropy method (CEM), so that the
-  search starts inside the data's support, where the critic knows what it says; and finetuning starts from it.
+* An actor proposes the candidates of the maximum and acts, so that the search stays inside the data's support, where the
+  critic knows what it says; and finetuning starts from it. CEM moves to where the critic extrapolates.
 * The actor imitates the rows whose goal is reachable. A row whose goal is another episode's counts as far as the critic has
   found a way there, so stitched goals are imitated and unreachable ones are not. The weight saturates: Q itself would
   prefer the last steps before a goal to the first, and exp(beta A) follows an advantage that is noise at first; in trials
   on 200 Lift episodes both reached fewer goals.
-* Acting uses the actor's mean by default. CEM moves to where the critic extrapolates: on Lift, and in a corridor where two
-  episodes had to be stitched, it reached fewer goals.
 * A target is at least the return that the data itself went on to collect, gamma^(steps to the goal): a lower bound on the best
   action's value that is known at once, where bootstrapping takes thousands of updates to carry it back over an episode.
+
+And in both forms:
+
 * Negatives are uniform. Negatives from the actor would lie where the data lies, and pull a positive with target y to about
   y / 2 at every backup.
 * `reward_scale = "steps"` switches from rewards {0, 1} to {-1, 0}, which did better on some tasks (Zhang and Stadie,
@@ -30,6 +32,7 @@ Departures from the paper:
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,7 +40,7 @@ import torch
 from torch import Tensor, nn
 
 from flywheel.algorithms import ops
-from flywheel.algorithms._cem import cross_entropy_method, fixed_noise
+from flywheel.algorithms._cem import Found, cross_entropy_method, fixed_noise
 from flywheel.algorithms._gaussian import GaussianPolicy, GaussianPolicyConfig
 from flywheel.algorithms.base import Sizes, group
 from flywheel.core.batch import Batch
@@ -57,6 +60,10 @@ class ActionableModelsConfig(GaussianPolicyConfig):
 
     reward_scale: Literal["probability", "steps"] = "probability"
     """Rewards 0 and 1 (the value is a probability) or -1 and 0 (it counts steps)."""
+    maximise: Literal["actor", "cem"] = "actor"
+    """Who finds the best action: an actor that is learned beside the critic, or the cross-entropy method, as in the paper."""
+    lower_bound: bool = True
+    """Let no target be less than the return that the data itself went on to collect."""
     n_proposals: int = 4
     """Actions of the actor per state, its mean among them, for the maximum in the target."""
     n_negatives: int = 8
@@ -67,19 +74,21 @@ class ActionableModelsConfig(GaussianPolicyConfig):
     """Adam's step size, for both networks."""
     target_rate: float = 0.005
     """How far the target critic moves towards the critic at each update."""
-    cem_iterations: int = 0
-    """Rounds of the cross-entropy method when acting; 0 acts with the actor alone, more trust the critic further."""
+    cem_iterations: int = 2
+    """Rounds of the cross-entropy method, while learning and acting."""
     cem_samples: int = 64
     """Candidates per round."""
-    cem_elites: int = 32
-    """The best candidates, to which the Gaussian is fitted; fewer trust the critic further away from the data."""
+    cem_elites: int = 6
+    """The best candidates, to which the Gaussian is fitted."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 2 <= self.cem_elites <= self.cem_samples:
             raise FlywheelError(f"cem-elites must lie between 2 and cem-samples ({self.cem_samples}), not be {self.cem_elites}.")
-        if min(self.n_proposals, self.n_negatives) < 1:
-            raise FlywheelError("n-proposals and n-negatives must be at least 1.")
+        if min(self.n_proposals, self.n_negatives, self.cem_iterations) < 1:
+            raise FlywheelError("n-proposals, n-negatives and cem-iterations must be at least 1.")
+        if self.maximise == "cem" and (self.actor_dropout or self.average_rate):
+            raise FlywheelError("actor-dropout and average-rate are for an actor, and with maximise 'cem' there is none.")
 
 
 class ActionableModels(GaussianPolicy):
@@ -95,6 +104,8 @@ class ActionableModels(GaussianPolicy):
         if not sizes.goal_conditioned:
             raise FlywheelError("Actionable Models learn to reach goals; use the relabelling 'actionable'.")
         self.config = config
+        if config.maximise == "cem":
+            self.actor = self.average_actor = nn.Identity()
         self.critic = Critic(self.encoder.feature_dim, sizes.action, config.critic_layers)
         torch.nn.init.constant_(self.critic.output.bias, _INITIAL_OUTPUT[config.reward_scale])
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
@@ -106,23 +117,25 @@ class ActionableModels(GaussianPolicy):
         if batch.is_chained is None:
             raise FlywheelError("Actionable Models need chained goals marked in the batch; use the relabelling 'actionable'.")
         features, next_features = self.features(batch)
-        mean, log_std = self.actor(features)
         with torch.no_grad():
             own = self._value(self.target_critic(features, batch.action))
-            following = self._proposal_values(next_features, self.actor(next_features)).amax(dim=1)
-            target = ops.goal_target(batch.reward, batch.discount, following, own, batch.is_chained)
-            if batch.mc_return is not None:
+            target = ops.goal_target(batch.reward, batch.discount, self._best_value(next_features), own, batch.is_chained)
+            if self.config.lower_bound and batch.mc_return is not None:
                 target = torch.maximum(target, batch.mc_return)
-            weights = (own / _REACHABLE).clamp(max=1.0)
             negative = self._negative(features)
-        log_prob = ops.gaussian_log_prob(mean, log_std, batch.action)
         positives = self._regression(self.critic(features, batch.action), target)
         negatives = self._regression(self.critic(features, negative), torch.zeros_like(target))
-        self._record(own, target, batch.is_chained)
-        return {
-            "critic": positives + self.config.negative_weight * negatives,
-            "actor": -(weights / weights.mean().clamp(min=1e-6) * log_prob).mean(),
-        }
+        self._record(own, target, batch)
+        losses = {"critic": positives + self.config.negative_weight * negatives}
+        if self.config.maximise == "actor":
+            losses["actor"] = self._imitation(features, batch.action, own)
+        return losses
+
+    def _imitation(self, features: Tensor, action: Tensor, value: Tensor) -> Tensor:
+        weights = (value / _REACHABLE).clamp(max=1.0)
+        mean, log_std = self.actor(features)
+        log_prob = ops.gaussian_log_prob(mean, log_std, action)
+        return -(weights / weights.mean().clamp(min=1e-6) * log_prob).mean()
 
     def after_step(self) -> None:
         """Move the target critics and the average actor."""
@@ -130,21 +143,17 @@ class ActionableModels(GaussianPolicy):
         ops.soft_update(self.target_critic.parameters(), self.critic.parameters(), self.config.target_rate)
 
     def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
-        """CEM from the actor's Gaussian: the mean that it ends with, or a sample of the Gaussian that it ends with."""
+        """The actor's mean, or a sample. With CEM its best candidate, of the same ones each time, or a sample of its Gaussian."""
+        if self.config.maximise == "actor":
+            return super().act(observation, goal, deterministic)
         features = self.encoder(observation, goal)
-        mean, log_std = self.acting(features)
-        rounds = self._cem_noise if deterministic else map(torch.randn_like, self._cem_noise)
-        found = cross_entropy_method(
-            lambda candidates: self._value(self.critic.many(features, candidates)),
-            mean,
-            log_std.exp(),
-            rounds,
-            self.config.cem_elites,
-        )
-        return ops.gaussian_action(found.mean, found.std.clamp(min=1e-6).log(), deterministic)
+        found = self._search(self.critic, features, self._cem_noise if deterministic else self._random_rounds(len(features)))
+        if deterministic:
+            return found.best
+        return ops.gaussian_action(found.mean, found.std.clamp(min=1e-6).log(), deterministic=False)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Both networks at one rate."""
+        """All networks at one rate."""
         return [group(self.config.learning_rate, self.actor, self.critic)]
 
     def synchronise_targets(self) -> None:
@@ -164,16 +173,49 @@ class ActionableModels(GaussianPolicy):
             return nn.functional.binary_cross_entropy_with_logits(output, targets, reduction="none").mean(dim=1).sum()
         return ops.squared_td_loss(1.0 + output, target)
 
-    def _proposal_values(self, features: Tensor, policy: tuple[Tensor, Tensor]) -> Tensor:
-        """The target values of the actor's proposals, (B, N): its mean, and samples."""
-        samples = ops.sample_gaussian(*policy, self.config.n_proposals - 1)
-        return self._value(self.target_critic.many(features, torch.cat([policy[0].unsqueeze(1), samples], dim=1)))
+    def _best_value(self, features: Tensor) -> Tensor:
+        """The target value of the best action, (B,): of CEM's, or of the actor's mean and samples."""
+        if self.config.maximise == "cem":
+            action = self._search(self.target_critic, features, self._random_rounds(len(features))).best
+            return self._value(self.target_critic(features, action))
+        mean, log_std = self.actor(features)
+        samples = ops.sample_gaussian(mean, log_std, self.config.n_proposals - 1)
+        proposals = torch.cat([mean.unsqueeze(1), samples], dim=1)
+        return self._value(self.target_critic.many(features, proposals)).amax(dim=1)
+
+    def _search(self, critic: Critic, features: Tensor, rounds: Iterator[Tensor] | Tensor) -> Found:
+        start = features.new_zeros(len(features), self.action_dim)
+        return cross_entropy_method(
+            lambda candidates: self._value(critic.many(features, candidates)),
+            start,
+            torch.ones_like(start),
+            rounds,
+            self.config.cem_elites,
+        )
+
+    def _random_rounds(self, rows: int) -> Iterator[Tensor]:
+        shape = (rows, self.config.cem_samples, self.action_dim)
+        return (torch.randn(shape, device=self._cem_noise.device) for _ in range(self.config.cem_iterations))
 
     def _negative(self, features: Tensor) -> Tensor:
         """One action per state that the critic is to value at 0, (B, A): uniform ones, by softmax of their values."""
         candidates = ops.uniform_actions(features.shape[0], self.config.n_negatives, self.action_dim, features.device)
         return ops.draw_by_softmax(candidates, self._value(self.critic.many(features, candidates)))
 
-    def _record(self, value: Tensor, target: Tensor, is_chained: Tensor) -> None:
-        found = (is_chained & (target > _REACHABLE)).sum() / is_chained.sum().clamp(min=1)
-        self._metrics = {"value": value.mean(), "target": target.mean(), "chained_targets_found": found}
+    def _record(self, value: Tensor, target: Tensor, batch: Batch) -> None:
+        assert batch.is_chained is not None
+        ends = batch.is_chained.sum()
+        self._metrics = {
+            "value": value.mean(),
+            "target": target.mean(),
+            "reached": (batch.discount == 0).float().mean(),
+            "chained_ends": ends / len(value),
+            "chained_targets_found": (batch.is_chained & (target > _REACHABLE)).sum() / ends.clamp(min=1),
+        }
+        if batch.mc_return is not None:  # it is 0 where the goal is another episode's
+            chained = batch.mc_return == 0
+            self._metrics |= {
+                "chained": chained.float().mean(),
+                "target_chained": (target * chained).sum() / chained.sum().clamp(min=1),
+                "target_hindsight": (target * ~chained).sum() / (~chained).sum().clamp(min=1),
+            }

@@ -78,12 +78,59 @@ def test_found_connections_are_counted_among_the_chained_rows() -> None:
         assert algorithm.metrics()["chained_targets_found"].item() == expected
 
 
+def test_the_share_and_the_targets_of_each_stream_are_told() -> None:
+    algorithm, batch = _make(), _batch(0)
+    chained = torch.arange(16) % 4 == 0
+    returns = torch.where(chained, 0.0, 0.5)
+    algorithm.losses(dataclasses.replace(batch, mc_return=returns))
+    metrics = algorithm.metrics()
+    assert metrics["chained"] == 0.25
+    assert metrics["chained_ends"] == batch.is_chained.float().mean()
+    assert metrics["target_hindsight"] >= 0.5
+    mean = 0.25 * metrics["target_chained"] + 0.75 * metrics["target_hindsight"]
+    torch.testing.assert_close(metrics["target"], mean)
+
+
+def test_no_target_is_less_than_what_the_data_collected_unless_so_asked() -> None:
+    batch = dataclasses.replace(_batch(0), mc_return=torch.full((16,), 0.9))
+    for is_bound, expected in ((True, 0.9), (False, 0.0)):
+        algorithm = _make(lower_bound=is_bound)
+        torch.nn.init.constant_(algorithm.target_critic.output.bias, -9.0)
+        algorithm.losses(dataclasses.replace(batch, reward=torch.zeros(16)))
+        assert algorithm.metrics()["target"].item() == pytest.approx(expected, abs=0.01)
+
+
+def test_cem_needs_no_actor_and_finds_the_best_action() -> None:
+    """Q is larger the nearer an action is to (0.5, 0.5). The data covers all actions, or CEM finds what extrapolates best."""
+    algorithm, batch = (
+        _make(maximise="cem", negative_weight=0.0, learning_rate=3e-3, hidden=(64, 64), cem_samples=16),
+        _batch(0, 256),
+    )
+    assert set(algorithm.losses(batch)) == {"critic"}
+    assert not any(name.startswith("actor") for name, _ in algorithm.named_parameters())
+    batch.observation["state"].zero_()
+    batch = dataclasses.replace(batch, goal=batch.observation, action=2 * torch.rand(256, ACTION_DIM) - 1)
+    closeness = torch.exp(-4 * (batch.action - 0.5).square().sum(dim=1))
+    batch = dataclasses.replace(batch, reward=closeness, discount=torch.zeros(256), is_chained=torch.zeros(256, dtype=torch.bool))
+    fit(algorithm, lambda _: batch, range(300))
+    action = algorithm.act(batch.observation, batch.goal, deterministic=True)
+    assert (action - 0.5).abs().mean() < 0.2
+    sampled = algorithm.act(batch.observation, batch.goal, deterministic=False)
+    assert (sampled - 0.5).abs().mean() < 0.4
+
+
 @pytest.mark.parametrize("reward_scale", ["probability", "steps"])
-def test_values_propagate_across_two_stitched_episodes(reward_scale: str) -> None:
+@pytest.mark.parametrize("maximise", ["actor", "cem"])
+def test_values_propagate_across_two_stitched_episodes(reward_scale: str, maximise: str) -> None:
     """A13 (iii). Episode A walks 0-1-2, B walks 1-2-3-4; from 0 to 4 there is a way that neither went, to 5 there is none."""
     batch = _two_episodes()
     config = ActionableModelsConfig(
-        hidden=(64, 64), learning_rate=2e-3, target_rate=0.05, negative_weight=0.05, reward_scale=reward_scale
+        hidden=(64, 64),
+        learning_rate=2e-3,
+        target_rate=0.05,
+        negative_weight=0.05,
+        reward_scale=reward_scale,
+        maximise=maximise,
     )
     torch.manual_seed(0)
     algorithm = fit(ActionableModels(config, Sizes(6, 1, True)), lambda _: batch, range(700))
@@ -92,7 +139,7 @@ def test_values_propagate_across_two_stitched_episodes(reward_scale: str) -> Non
     with torch.no_grad():
         value = algorithm._value(algorithm.critic(features, torch.full((5, 1), 0.5)))
     assert value[:3].tolist() == pytest.approx([1.0, 0.9**2, 0.9**3], abs=0.12)
-    assert value[3:].max() < 0.15
+    assert value[3:].max() < (0.15 if maximise == "actor" else 0.25)  # CEM also finds what the critic extrapolates
 
 
 def _two_episodes() -> Batch:

@@ -21,7 +21,7 @@ VARIANTS = [
     ("bear", {"warm_up": 0}),
     ("cql", {"importance_sampling": False, "max_target_backup": True}),
     ("actionable_models", {"reward_scale": "steps"}),
-    ("actionable_models", {"cem_iterations": 2}),
+    ("actionable_models", {"maximise": "cem"}),
     ("gciql", {"actor_loss": "awr"}),
     ("crl", {"actor_loss": "awr"}),
     ("iql", {"activation": "gelu", "layer_norm": True}),
@@ -227,6 +227,7 @@ def test_pretrained_layers_are_taken_whole() -> None:
         ("bc", {"hidden": ()}, "hidden"),
         ("iql", {"expectile": 1.0}, "expectile"),
         ("actionable_models", {"cem_elites": 65}, "cem-elites"),
+        ("actionable_models", {"maximise": "cem", "average_rate": 0.1}, "there is none"),
         ("actionable_models", {"n_negatives": 0}, "n-negatives"),
     ],
 )
