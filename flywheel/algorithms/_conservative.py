@@ -30,7 +30,7 @@ def sum_of_logsumexp(
     Features (B, F), actions (B, N, A), log density (B, N), and a floor (B, N) that stands for every value below it -> scalar.
     """
     plain = critic.activation == "relu" and not critic.norms
-    if not plain or not torch.is_grad_enabled() or features.device.type != "cpu":
+    if not plain or not torch.is_grad_enabled() or features.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         q = critic.many(features.detach(), actions.detach())
         q = q if floor is None else torch.maximum(q, floor)
         return ops.conservative_logsumexp(q, log_density.detach()).sum()

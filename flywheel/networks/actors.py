@@ -51,7 +51,7 @@ class UnitGaussianActor(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(B, F) -> mean (B, A), log-std (B, A), which is 0."""
         mean: Tensor = self.mean(self.hidden(features))
-        return mean, torch.zeros_like(mean)
+        return mean, torch.zeros_like(mean, dtype=torch.float32)  # densities are float32 also where layers are not
 
 
 class DeterministicActor(nn.Module):

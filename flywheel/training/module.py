@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
@@ -19,6 +19,8 @@ from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
 from flywheel.training.data import WHOLE, Part
 from flywheel.training.faults import Fault, first_non_finite, flatten
+
+Precision = Literal["float32", "bfloat16"]
 
 
 class NonFiniteError(FlywheelError):
@@ -44,11 +46,26 @@ class AlgorithmModule(LightningModule):
     Several processes each take their part of every batch and average the gradients, so that their weights stay equal.
     """
 
-    def __init__(self, algorithm: Algorithm, *, batch_size: int, seed: int, part: Part = WHOLE) -> None:
-        """`batch_size` counts the rows of all processes together; `part` says which of them come here."""
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        *,
+        batch_size: int,
+        seed: int,
+        part: Part = WHOLE,
+        compiled: bool = False,
+        precision: Precision = "float32",
+    ) -> None:
+        """`batch_size` counts the rows of all processes together; `part` says which of them come here.
+
+        `compiled` and `precision` say how the losses and their gradients are computed (torch.compile, torch.autocast); weights
+        and optimizer are float32 always.
+        """
         super().__init__()
         self.automatic_optimization = False
         self.algorithm = algorithm
+        self._losses = torch.compile(algorithm.losses, dynamic=False) if compiled else algorithm.losses
+        self._is_mixed = precision == "bfloat16"
         self.rows = batch_size // part.world
         self.seed = seed
         self.part = part
@@ -114,7 +131,8 @@ class AlgorithmModule(LightningModule):
         """Its losses, detached."""
         optimizer = self._optimizer
         torch.manual_seed(seed_of(self.seed, self.update, self.part.rank))
-        losses = self.algorithm.losses(batch)
+        with torch.autocast(batch.action.device.type, torch.bfloat16, enabled=self._is_mixed):
+            losses = self._losses(batch)
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         if self.part.world > 1:

@@ -42,7 +42,7 @@ from flywheel.training.data import ChunkSource
 from flywheel.training.fit import fit
 from flywheel.training.impersonation import impersonate
 from flywheel.training.lineage import remember_policy, remember_snapshot
-from flywheel.training.module import AlgorithmModule
+from flywheel.training.module import AlgorithmModule, Precision
 from flywheel.training.recipe import DataConfig, Recipe, check_tasks, make_recipe
 from flywheel.training.sources import Source, join, open_sources, snapshot_file
 from flywheel.training.team import ALONE, Team, lead
@@ -80,6 +80,10 @@ class TrainConfig:
     devices: int = 1
     """Processes that train together, each on a GPU of its own or with its own threads of the CPU; each takes an equal part of
     every batch, and the gradients are averaged. A loss that compares a batch's rows (CRL) compares those of a part."""
+    precision: Precision = "float32"
+    """What matrix products are computed in; bfloat16 is for GPUs that have it. Weights and optimizer are float32 always."""
+    compile: bool = False
+    """Compile the losses first (torch.compile), which needs a C++ compiler and about half a minute: for long runs."""
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -173,7 +177,14 @@ def _offered(data: DataConfig, columns: Columns | Mixture, store: EpisodeStore) 
 
 
 def _fit(config: TrainConfig, run: _Prepared, team: Team, on_progress: Progress) -> None:
-    module = AlgorithmModule(run.algorithm, batch_size=config.data.batch_size, seed=config.seed, part=team.part)
+    module = AlgorithmModule(
+        run.algorithm,
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+        part=team.part,
+        compiled=config.compile,
+        precision=config.precision,
+    )
     batches = _source(config, run, team)
     fit(module, batches, config.output, config.updates, config.save_every, config.device, on_progress, team)
 

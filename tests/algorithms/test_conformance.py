@@ -234,3 +234,17 @@ def test_pretrained_layers_are_taken_whole() -> None:
 def test_a_useless_setting_is_refused_by_name(name: str, settings: dict[str, object], word: str) -> None:
     with pytest.raises(FlywheelError, match=word):
         make(name, **settings)
+
+
+def test_mixed_precision_gives_nearly_the_same_losses(algorithm: Algorithm) -> None:
+    """Within bfloat16's three digits, for equal draws; what is drawn from a distribution of values may be another action."""
+    batch = random_batch(0)
+    torch.manual_seed(0)
+    expected = algorithm.losses(batch)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = algorithm.losses(batch)
+    torch.stack(list(losses.values())).sum().backward()
+    for name, loss in losses.items():
+        assert loss.dtype == torch.float32
+        torch.testing.assert_close(loss, expected[name], rtol=0.1, atol=0.1)

@@ -296,3 +296,19 @@ def test_two_trainings_in_one_folder_exclude_each_other(tmp_path: Path) -> None:
             train(other)
 
     train(other, start_another)
+
+
+@pytest.mark.slow
+def test_compiled_losses_train_to_the_same_weights(tmp_path: Path) -> None:
+    plain = train(config(tmp_path, "iql", updates=50))
+    compiled = train(config(tmp_path, "iql", "compiled", updates=50, compile=True))
+    for name, weight in plain.algorithm.state_dict().items():
+        torch.testing.assert_close(compiled.algorithm.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_bfloat16_trains_to_nearly_the_same_weights_kept_as_float32(tmp_path: Path) -> None:
+    plain = train(config(tmp_path, "iql", updates=50))
+    mixed = train(config(tmp_path, "iql", "mixed", updates=50, precision="bfloat16"))
+    for name, weight in plain.algorithm.state_dict().items():
+        assert mixed.algorithm.state_dict()[name].dtype == torch.float32
+        torch.testing.assert_close(mixed.algorithm.state_dict()[name], weight, rtol=0.1, atol=0.03)
