@@ -21,6 +21,9 @@ from flywheel.training.data import ChunkSource, StoreDataModule
 from flywheel.training.module import AlgorithmModule, NonFiniteError
 from flywheel.training.team import ALONE, Replicas, Team, leave
 
+CHECKPOINT = "last.ckpt"
+"""The file in a run's folder from which it goes on."""
+
 
 def fit(
     module: AlgorithmModule,
@@ -37,7 +40,7 @@ def fit(
     Raises `FlywheelError` for a checkpoint that is damaged or has more updates or cannot be written, and `NonFiniteError`,
     with the update that was to blame in ``non_finite.safetensors``.
     """
-    checkpoint = folder / "last.ckpt"
+    checkpoint = folder / CHECKPOINT
     metrics = MetricsLog(folder / "metrics.csv")
 
     def span() -> tuple[int, int]:

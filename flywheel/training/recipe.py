@@ -68,6 +68,8 @@ class DataConfig:
     """The share of each store in a batch, `store` first; empty where every transition counts the same."""
     new_fraction: float = 0.0
     """The share of each batch from episodes that the initial policy has not seen (0.5 for online finetuning, after RLPD)."""
+    old: Path | None = None
+    """The run whose episodes count as seen for new-fraction, where that is not the initial one."""
     hindsight: Hindsight = field(default_factory=Hindsight)
     """The mixture of the critic's goals, where relabel is hindsight or hierarchical; contrastive takes its horizon alone."""
     actor_hindsight: Hindsight = field(default_factory=lambda: Hindsight(0.0, 1.0, 0.0, horizon="uniform"))
@@ -180,7 +182,7 @@ def _sampler(data: DataConfig, columns: Columns | Mixture, initial_run: Path | N
         return WeightedSampler(columns.table, _episode_weights(columns.table, data.balance), of="episodes")
     if not data.new_fraction:
         return UniformSampler(columns.table)
-    if initial_run is None:
+    if (initial_run := data.old or initial_run) is None:
         raise FlywheelError("new-fraction needs an initial run (--initial), whose episodes count as the old ones.")
     snapshots = [initial_run / "snapshot.json", *sorted(initial_run.glob("snapshot-*.json"))]  # one per store of its mixture
     seen = {entry.episode_id for path in snapshots for entry in Snapshot.load(path).entries}

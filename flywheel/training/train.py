@@ -39,7 +39,7 @@ from flywheel.datasets.store import EpisodeStore
 from flywheel.policy import POLICY_FILE, LearnedPolicy, MixtureHeader, PolicyHeader, build_algorithm, save_policy
 from flywheel.training.callbacks import Progress
 from flywheel.training.data import ChunkSource
-from flywheel.training.fit import fit
+from flywheel.training.fit import CHECKPOINT, fit
 from flywheel.training.impersonation import impersonate
 from flywheel.training.lineage import remember_policy, remember_snapshot
 from flywheel.training.module import AlgorithmModule, Precision
@@ -70,6 +70,8 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     initial: Path | None = None
     """A run folder whose policy to start from: the same algorithm goes on from all its weights, another takes what fits."""
+    go_on: bool = False
+    """Go on with the initial run's optimizer and count of updates too: of `updates` those come first that it has had."""
     save_every: int = 1_000
     """Updates between checkpoints."""
     threads: int = 1
@@ -151,6 +153,8 @@ def _run(config: TrainConfig, on_progress: Progress, on_reading: Progress) -> No
     _claim(config, run.sources)
     for source in run.sources:
         remember_snapshot(source.store, source.snapshot)
+    if config.go_on:
+        _take_over(config)
     with lead(config.output, config.updates, config.devices) as team:
         _fit(config, run, team, on_progress)
     configs.save(config, config.output / _CONFIG)  # with more updates than before, now that they are done
@@ -187,6 +191,13 @@ def _fit(config: TrainConfig, run: _Prepared, team: Team, on_progress: Progress)
     )
     batches = _source(config, run, team)
     fit(module, batches, config.output, config.updates, config.save_every, config.device, on_progress, team)
+
+
+def _take_over(config: TrainConfig) -> None:
+    """Begin with the initial run's checkpoint, once."""
+    own = config.output / CHECKPOINT
+    if config.initial and not own.exists():
+        write_atomically(own, (config.initial / CHECKPOINT).read_bytes())
 
 
 def _source(config: TrainConfig, run: _Prepared, team: Team) -> ChunkSource:
@@ -273,11 +284,20 @@ def _check(config: TrainConfig) -> None:
         raise FlywheelError(f"The seed and the threads must be at least 0, not {min(config.seed, config.threads)}.")
     if not 0.0 <= config.data.discount < 1.0 or not 0.0 <= config.data.new_fraction <= 1.0:
         raise FlywheelError("The discount must lie in [0, 1) and new-fraction in [0, 1].")
+    if config.go_on:
+        _check_goes_on(config)
     check_tasks(config.data)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise FlywheelError("This machine has no CUDA device that torch can use; train with --device cpu.")
     if config.device == "cuda" and torch.cuda.device_count() < config.devices:
         raise FlywheelError(f"This machine has {torch.cuda.device_count()} CUDA devices, not {config.devices}; name fewer.")
+
+
+def _check_goes_on(config: TrainConfig) -> None:
+    if config.initial is None or not (config.initial / CHECKPOINT).exists():
+        raise FlywheelError("go-on needs --initial, a run folder that still has its checkpoint; start from a policy without it.")
+    if LearnedPolicy.load(config.initial).header.algorithm != config.name:
+        raise FlywheelError(f"{config.initial} is of another algorithm than {config.name}, so its optimizer cannot go on.")
 
 
 def _check_held(config: TrainConfig) -> TrainConfig:

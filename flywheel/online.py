@@ -1,0 +1,248 @@
+"""Offline to online: a policy collects, is finetuned on the store that holds its episodes, and collects again.
+
+Each round is an ordinary training run that goes on where the last one ended, optimizer included, with half of each batch from
+episodes of this loop and half from the older ones (symmetric sampling: RLPD, Ball et al. 2023, section 4.1). Learning rates
+have no schedule anywhere. What is killed goes on when it is started again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from flywheel.core import config as configs
+from flywheel.core.errors import FlywheelError
+from flywheel.core.files import write_atomically
+from flywheel.datasets.index import IndexRow
+from flywheel.datasets.store import EpisodeStore
+from flywheel.policy import LearnedPolicy
+from flywheel.report.learning import Line, learning_curve
+from flywheel.rollout.collect import CollectConfig, collect
+from flywheel.rollout.evaluate import EvaluateConfig, evaluate
+from flywheel.rollout.results import Evaluation
+from flywheel.rollout.rollout import EVALUATION_SEED, TaskName
+from flywheel.training.train import TrainConfig, load_config, train
+
+Report = Callable[[int, int], None]
+
+
+class Watch(Protocol):
+    """What shows a stage's progress: called with the stage's name and what it counts."""
+
+    def __call__(self, title: str, unit: str) -> AbstractContextManager[Report]:
+        """Yields the callback that takes (done, total)."""
+
+
+def unwatched(title: str, unit: str) -> AbstractContextManager[Report]:
+    """Nobody looks."""
+    return nullcontext(lambda done, total: None)
+
+
+@dataclass(frozen=True)
+class OnlineConfig:
+    """Improve a policy by its own episodes."""
+
+    task: TaskName
+    """The task, by name."""
+    initial: Path
+    """The run folder to start from, whose algorithm, settings and weights go on."""
+    output: Path
+    """Where the rounds, the evaluations and the curve go; started again, the loop goes on from what is there."""
+    robot: str = "sim"
+    """The robot, by name."""
+    episodes: int = 100
+    """Episodes that the policy collects in all."""
+    per_round: int = 10
+    """Episodes between two rounds of training."""
+    updates_per_step: float = 1.0
+    """Gradient updates per action taken: the update-to-data ratio."""
+    new_fraction: float = 0.5
+    """The share of each batch from episodes that the initial run has not seen; the others are the old ones."""
+    explore: bool = True
+    """Collect with sampled actions in place of the best ones."""
+    safe: bool = True
+    """Collect through the safety layer."""
+    first_seed: int = 5_000_000
+    """The seed of the first episode."""
+    evaluate_every: int = 20
+    """Episodes between two evaluations; the first comes before any, the last at the end. A multiple of per-round."""
+    evaluation_episodes: int = 50
+    """Episodes of each evaluation; they teach nothing."""
+    evaluation_seed: int = EVALUATION_SEED
+    """The seed of an evaluation's first episode."""
+    processes: int = 1
+    """How many episodes run at once."""
+
+    def __post_init__(self) -> None:
+        counts = (self.episodes, self.per_round, self.evaluate_every, self.evaluation_episodes, self.processes)
+        if min(counts) < 1 or self.episodes % self.per_round or self.evaluate_every % self.per_round:
+            raise FlywheelError(
+                "episodes, per-round, evaluate-every, evaluation-episodes and processes must be at least 1, and episodes and "
+                "evaluate-every multiples of per-round."
+            )
+        if self.updates_per_step <= 0 or not 0.0 <= self.new_fraction <= 1.0:
+            raise FlywheelError("updates-per-step must be above 0, and new-fraction in [0, 1].")
+
+
+@dataclass(frozen=True)
+class Point:
+    """What an evaluation found after so many episodes."""
+
+    episodes: int
+    """Episodes collected by then."""
+    steps: int
+    """Actions taken in them."""
+    updates: int
+    """Updates that the policy has had since the initial run."""
+    evaluation: Evaluation
+
+    def to_json(self) -> dict[str, Any]:
+        """Without the evaluation's single episodes, which lie in its own folder."""
+        found = self.evaluation
+        return {
+            "episodes": self.episodes,
+            "steps": self.steps,
+            "updates": self.updates,
+            "successes": found.successes,
+            "of": len(found.results),
+            "success": found.success,
+            "ci95": list(found.ci95),
+        }
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How the policy fared."""
+
+    points: tuple[Point, ...]
+    """The first is the initial policy's."""
+    collected: tuple[bool, ...]
+    """The success of each collected episode, in the order of their seeds."""
+
+    @property
+    def dip(self) -> float:
+        """How far the success fell below the initial policy's at worst, at least 0."""
+        return max(0.0, self.points[0].evaluation.success - min(point.evaluation.success for point in self.points))
+
+    def to_json(self) -> dict[str, Any]:
+        """Points, dip and the collected episodes' successes."""
+        return {"points": [point.to_json() for point in self.points], "dip": self.dip, "collected": list(self.collected)}
+
+
+def improve(config: OnlineConfig, watch: Watch = unwatched) -> Curve:
+    """All rounds and evaluations; writes curve.json and curve.svg into the output folder.
+
+    Raises `FlywheelError` for an initial run that has no task's rewards to go on with, and for an output folder that holds
+    another loop.
+    """
+    loop = _Loop(config, watch)
+    curve = Curve(tuple(loop.points()), tuple(row.success for row in loop.rows()))
+    write_atomically(config.output / "curve.json", json.dumps(curve.to_json(), indent=1).encode())
+    line = Line(
+        config.initial.name, [(point.episodes, point.evaluation.success, *point.evaluation.ci95) for point in curve.points]
+    )
+    write_atomically(config.output / "curve.svg", learning_curve([line], f"Success at {config.task}").encode())
+    return curve
+
+
+class _Loop:
+    """One loop's folder and store."""
+
+    def __init__(self, config: OnlineConfig, watch: Watch) -> None:
+        self.config, self.watch = config, watch
+        self.base = _base(config)
+        self.store = EpisodeStore.open(self.base.store)
+        self.began = LearnedPolicy.load(config.initial)
+        self.experiment = f"online-{self.began.checkpoint[:8]}"
+        _claim(config)
+
+    def points(self) -> Iterator[Point]:
+        """Collect, train and evaluate in turn."""
+        config, policy, steps, updates = self.config, self.config.initial, 0, 0
+        yield Point(0, 0, 0, self._evaluate(0, policy))
+        for number in range(1, config.episodes // config.per_round + 1):
+            own = self._collect(number, policy)
+            steps, updates = steps + own, updates + max(1, round(own * config.updates_per_step))
+            policy = self._train(number, policy, updates)
+            collected = number * config.per_round
+            if collected % config.evaluate_every == 0 or collected == config.episodes:
+                yield Point(collected, steps, updates, self._evaluate(collected, policy))
+
+    def rows(self) -> list[IndexRow]:
+        """The episodes of this loop, in the order in which they were collected."""
+        rounds = [self.config.initial, *sorted(self.config.output.glob("round-*"))]
+        checkpoints = {LearnedPolicy.load(run).checkpoint for run in rounds}
+        seeds = range(self.config.first_seed, self.config.first_seed + self.config.episodes)
+        own = [row for row in self.store.rows() if row.experiment_id == self.experiment and row.policy_checkpoint in checkpoints]
+        return sorted((row for row in own if row.seed in seeds), key=lambda row: row.seed)
+
+    def _collect(self, number: int, policy: Path) -> int:
+        """The actions that the policy took in this round."""
+        config = self.config
+        collection = CollectConfig(
+            task=config.task,
+            robot=config.robot,
+            policy=str(policy),
+            store=self.store.path.parents[1],
+            dataset=self.store.name,
+            episodes=config.per_round,
+            first_seed=config.first_seed + (number - 1) * config.per_round,
+            experiment=self.experiment,
+            processes=config.processes,
+            safe=config.safe,
+            explore=config.explore,
+        )
+        with self.watch(f"Round {number}: collecting", "episodes") as report:
+            collect(collection, report)
+        seeds = range(collection.first_seed, collection.first_seed + collection.episodes)
+        return sum(row.length for row in self.rows() if row.seed in seeds)
+
+    def _train(self, number: int, policy: Path, updates: int) -> Path:
+        run = self.config.output / f"round-{number:03d}"
+        data = replace(self.base.data, new_fraction=self.config.new_fraction, old=self.config.initial)
+        total = self.began.header.updates + updates
+        with self.watch(f"Round {number}: finetuning", "updates") as report:
+            train(replace(self.base, output=run, updates=total, data=data, initial=policy, go_on=True), report)
+        return run
+
+    def _evaluate(self, collected: int, policy: Path) -> Evaluation:
+        config = self.config
+        evaluation = EvaluateConfig(
+            task=config.task,
+            robot=config.robot,
+            policy=str(policy),
+            output=config.output / "evaluations" / f"after-{collected:04d}",
+            episodes=config.evaluation_episodes,
+            first_seed=config.evaluation_seed,
+            processes=config.processes,
+        )
+        with self.watch(f"Evaluating after {collected} episodes", "episodes") as report:
+            return evaluate(evaluation, report)
+
+
+def _base(config: OnlineConfig) -> TrainConfig:
+    """The settings of the run that goes on."""
+    base = load_config(config.initial / "config.yaml")
+    if base.data.task != config.task:
+        learned = f"learned {base.data.task}" if base.data.task else "did not learn one task's rewards"
+        raise FlywheelError(
+            f"{config.initial} {learned}, so it cannot go on online with {config.task}; finetune it offline first."
+        )
+    return base
+
+
+def _claim(config: OnlineConfig) -> None:
+    """Refuse a folder of another loop, before anything is collected."""
+    path = config.output / "online.yaml"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        configs.save(config, path)
+        return
+    held, asked = configs.load_dict(path), configs.to_dict(config)
+    different = sorted(key for key in asked if key not in ("processes", "output") and asked[key] != held.get(key))
+    if different:
+        raise FlywheelError(f"{config.output} holds a loop with other settings ({', '.join(different)}); give another --output.")
