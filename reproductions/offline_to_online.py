@@ -1,0 +1,297 @@
+"""From a store where half of the episodes fail to a policy that hardly does, within 100 episodes of its own.
+
+    python -m reproductions.offline_to_online lift iql          collect, learn offline, go on online; a row and its curve
+    python -m reproductions.offline_to_online lift iql --quick  minutes, to see that it works
+    python -m reproductions.offline_to_online --show            the table of what is checked in
+
+Imperfect scripts fill the store, each algorithm learns offline from a copy of it, then collects 100 episodes into that copy and
+learns from them (`flywheel finetune online`). The last policy is the result, measured on initial states that nothing was chosen
+or trained on; the points in between are measured on others. What is done already is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from flywheel.algorithms.base import AlgorithmConfig
+from flywheel.algorithms.cal_ql import CalQLConfig
+from flywheel.algorithms.cql import CQLConfig
+from flywheel.algorithms.iql import IQLConfig
+from flywheel.bench.machine import describe
+from flywheel.core import config as configs
+from flywheel.core.errors import FlywheelError
+from flywheel.core.files import write_atomically
+from flywheel.datasets.store import EpisodeStore
+from flywheel.online import OnlineConfig, improve
+from flywheel.policy import LearnedPolicy
+from flywheel.report.learning import Line, learning_curve
+from flywheel.rollout.collect import CollectConfig, collect
+from flywheel.rollout.evaluate import EvaluateConfig, evaluate
+from flywheel.rollout.statistics import wilson
+from flywheel.training.recipe import DataConfig
+from flywheel.training.train import TrainConfig, train
+
+RESULTS = Path(__file__).parent / "results" / "offline_to_online"
+"""The results that are checked in."""
+ALGORITHMS: dict[str, AlgorithmConfig] = {
+    "iql": IQLConfig(inverse_temperature=10.0, actor_dropout=0.1, average_rate=0.002),
+    "cql": CQLConfig(),
+    "cal_ql": CalQLConfig(),
+}
+"""IQL as in `training.presets`, the others as they are by default."""
+CURVE_SEED, FINAL_SEED = 25_000_000, 41_000_000
+"""Of the evaluations on the way, and of the last."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One row."""
+
+    task: tyro.conf.Positional[str] = "lift"
+    """The task, by name."""
+    algorithm: tyro.conf.Positional[str] = "iql"
+    """iql, cql or cal_ql."""
+    seeds: tuple[int, ...] = (0,)
+    """A training seed for each run."""
+    logged: int = 200
+    """Episodes of imperfect scripts in the store."""
+    offline_updates: int = 5_000
+    """Gradient updates before the first own episode."""
+    episodes: int = 100
+    """Own episodes."""
+    updates_per_step: float = 1.0
+    """Gradient updates per action of them."""
+    evaluations: int = 200
+    """Evaluation episodes of the first and the last policy; those between have a quarter."""
+    robot: str = "sim"
+    """The robot, by name."""
+    root: Path = Path("runs/offline_to_online")
+    """Where the stores and the runs are kept."""
+    results: Path = RESULTS
+    """Where the results are kept."""
+    processes: int = 1
+    """Processes for collecting and evaluating; training takes one core."""
+    quick: bool = False
+    """20 logged episodes, 200 updates, 20 own episodes, 8 evaluations; the result is kept under root alone."""
+    show: bool = False
+    """Run nothing."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run."""
+
+    task: str
+    algorithm: str
+    code: str
+    seed: int
+    logged: list[int]
+    """Episodes of the scripts, and successes among them."""
+    offline_updates: int
+    updates_per_step: float
+    settings: dict[str, Any]
+    offline: list[int]
+    """Successes and episodes of the policy before its first own episode, on the last evaluation's initial states."""
+    final: list[int]
+    """Successes and episodes of the last policy."""
+    curve: dict[str, Any]
+    """As `flywheel.online.Curve` has it."""
+    seconds: dict[str, float]
+    """Of each stage in the process that ended it."""
+    command: str
+    machine: dict[str, Any]
+    """What it ran on, and the commit that it was trained with (``code``)."""
+    first_seed: int = field(default=FINAL_SEED)
+
+
+def reproduce(config: Config) -> list[Result]:
+    """The result of each seed; raises `FlywheelError` for an algorithm that is not in the table."""
+    if config.algorithm not in ALGORITHMS:
+        raise FlywheelError(f"The table has no row '{config.algorithm}'; it has {', '.join(ALGORITHMS)}.")
+    return [_load(config, seed) or _run(config, seed) for seed in config.seeds]
+
+
+def load(folder: Path) -> list[Result]:
+    """The results that a folder holds, by task, algorithm and seed."""
+    return [Result(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
+
+
+def table(results: list[Result]) -> str:
+    """In Markdown: successes with Wilson's 95 % interval before and after, and the dip between."""
+    lines = [
+        "| task | algorithm | code | seed | script | offline | after own episodes | own | dip, points |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        cells = [
+            _share(*result.logged[::-1]),
+            _share(*result.offline),
+            _share(*result.final),
+            str(len(result.curve["collected"])),
+        ]
+        names = [result.task, result.algorithm, result.code, str(result.seed)]
+        lines.append(f"| {' | '.join([*names, *cells])} | {100 * result.curve['dip']:.0f} |")
+    return "\n".join(lines)
+
+
+def _share(successes: int, episodes: int) -> str:
+    low, high = wilson(successes, episodes)
+    return f"{successes} of {episodes} ({100 * low:.0f} to {100 * high:.0f} %)"
+
+
+def _path(config: Config, seed: int) -> Path:
+    name = (
+        f"{config.task}-{config.algorithm}-{config.logged}-{config.offline_updates}x{config.updates_per_step:g}-seed{seed}.json"
+    )
+    return config.results / name
+
+
+def _load(config: Config, seed: int) -> Result | None:
+    path = _path(config, seed)
+    return Result(**json.loads(path.read_text())) if path.exists() else None
+
+
+def _run(config: Config, seed: int) -> Result:
+    folder = config.root / _path(config, seed).stem
+    store = _collect(config, folder)
+    rows, settings = store.rows(), ALGORITHMS[config.algorithm]
+    logged = [row for row in rows if not row.policy_checkpoint]
+    seconds: dict[str, float] = {}
+    training = TrainConfig(
+        name=config.algorithm,
+        algorithm=settings,
+        store=store.path,
+        output=folder / "offline",
+        updates=config.offline_updates,
+        seed=seed,
+        data=DataConfig(task=config.task),
+    )
+    with _timing(seconds, "offline"):
+        train(training, _progress("updates"))
+    online = OnlineConfig(
+        task=config.task,
+        initial=folder / "offline",
+        output=folder / "online",
+        robot=config.robot,
+        episodes=config.episodes,
+        updates_per_step=config.updates_per_step,
+        evaluation_episodes=max(1, config.evaluations // 4),
+        evaluation_seed=CURVE_SEED,
+        processes=config.processes,
+    )
+    with _timing(seconds, "online"):
+        curve = improve(online)
+    last = max((folder / "online").glob("round-*"))
+    with _timing(seconds, "evaluation"):
+        offline, final = (_evaluate(config, run) for run in (folder / "offline", last))
+    result = Result(
+        task=config.task,
+        algorithm=config.algorithm,
+        code="flywheel",
+        seed=seed,
+        logged=[len(logged), sum(row.success for row in logged)],
+        offline_updates=config.offline_updates,
+        updates_per_step=config.updates_per_step,
+        settings=configs.to_dict(settings),
+        offline=offline,
+        final=final,
+        curve=curve.to_json(),
+        seconds=seconds,
+        command=shlex.join(["python", "-m", "reproductions.offline_to_online", *sys.argv[1:]]),
+        machine={**describe(), "code": LearnedPolicy.load(last).header.code_version},
+    )
+    path = _path(config, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(asdict(result), indent=1) + "\n").encode())
+    return result
+
+
+def _collect(config: Config, folder: Path) -> EpisodeStore:
+    """The run's own copy of the scripts' episodes, which are the same for all algorithms."""
+    logged = collect(
+        CollectConfig(
+            config.task,
+            config.robot,
+            store=config.root / "data",
+            dataset=f"{config.task}_{config.logged}",
+            episodes=config.logged,
+            experiment="offline_to_online",
+            processes=config.processes,
+        ),
+        _progress("episodes"),
+    ).dataset
+    own = folder / "store" / logged.parent.name / logged.name
+    if not own.exists():
+        copied = folder / "copied"
+        shutil.rmtree(copied, ignore_errors=True)
+        shutil.copytree(logged, copied)
+        own.parent.mkdir(parents=True, exist_ok=True)
+        copied.rename(own)
+    return EpisodeStore.open(own)
+
+
+def _evaluate(config: Config, run: Path) -> list[int]:
+    settings = EvaluateConfig(
+        config.task,
+        run.parent / f"final-{run.name}",
+        config.robot,
+        str(run),
+        config.evaluations,
+        FINAL_SEED,
+        processes=config.processes,
+    )
+    found = evaluate(settings, _progress("evaluation episodes"))
+    return [found.successes, len(found.results)]
+
+
+@contextmanager
+def _timing(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    seconds[stage] = round(time.monotonic() - began, 1)
+
+
+def _progress(what: str) -> Any:
+    def show(done: int, total: int) -> None:
+        print(f"\r{done} of {total} {what}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+    return show
+
+
+def draw(results: list[Result], task: str) -> str:
+    """The curves of a task as an SVG: every algorithm's first seed."""
+    first = {(result.algorithm, result.code): result for result in reversed(results) if result.task == task}
+    lines = [
+        Line(f"{algorithm} ({code})", [(p["episodes"], p["success"], *p["ci95"]) for p in result.curve["points"]])
+        for (algorithm, code), result in sorted(first.items())
+    ]
+    return learning_curve(lines, f"Success at {task} over own episodes")
+
+
+def main(config: Annotated[Config, tyro.conf.arg(name="")]) -> None:
+    """Print the table, and draw the curves beside the results."""
+    if config.quick:
+        quick = {"logged": 20, "offline_updates": 200, "episodes": 20, "evaluations": 8}
+        config = replace(config, **quick, results=config.root / "quick")  # type: ignore[arg-type]
+    found = load(config.results) if config.show else reproduce(config)
+    print(table(found))
+    for task in {result.task for result in found}:
+        write_atomically(config.results / f"{task}.svg", draw(load(config.results), task).encode())
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Config, description=__doc__))
+    except FlywheelError as error:
+        sys.exit(str(error))
