@@ -36,6 +36,7 @@ from flywheel.rollout.statistics import wilson
 from flywheel.training.impersonation import Impersonate
 from flywheel.training.recipe import DataConfig
 from flywheel.training.train import TrainConfig, train
+from reproductions.progress import progress
 
 RESULTS = Path(__file__).parent / "results" / "multitask"
 """The results that are checked in."""
@@ -174,7 +175,7 @@ def _run(config: Config, mode: Impersonate, rebalance: bool, seed: int) -> Resul
 
 
 def _train(run: TrainConfig) -> float:
-    return _timed(run.output / "seconds.json", lambda: train(run, _progress(f"updates of {run.output.parent.name}")))
+    return _timed(run.output / "seconds.json", lambda: train(run, progress(f"updates of {run.output.parent.name}")))
 
 
 def _timed(kept: Path, work: Callable[[], Any]) -> float:
@@ -199,7 +200,7 @@ def _collect(config: Config) -> EpisodeStore:
                 experiment="multitask",
                 processes=config.processes,
             ),
-            _progress(f"episodes of {task}"),
+            progress(f"episodes of {task}"),
         )
     return EpisodeStore.open(found.dataset)
 
@@ -220,16 +221,9 @@ def _evaluate(config: Config, folder: Path, task: str) -> int:
             FIRST_SEED,
             processes=config.processes,
         ),
-        _progress(f"evaluation episodes of {task}"),
+        progress(f"evaluation episodes of {task}"),
     )
     return evaluation.successes
-
-
-def _progress(what: str) -> Any:
-    def show(done: int, total: int) -> None:
-        print(f"\r{done} of {total} {what}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-
-    return show
 
 
 def main(config: Annotated[Config, tyro.conf.arg(name="")]) -> None:

@@ -41,6 +41,7 @@ from flywheel.rollout.evaluate import EvaluateConfig, evaluate
 from flywheel.rollout.statistics import wilson
 from flywheel.training.recipe import DataConfig
 from flywheel.training.train import TrainConfig, train
+from reproductions.progress import progress
 
 RESULTS = Path(__file__).parent / "results" / "offline_to_online"
 """The results that are checked in."""
@@ -178,7 +179,7 @@ def _run(config: Config, seed: int) -> Result:
         data=DataConfig(task=config.task),
     )
     with _timing(seconds, "offline"):
-        train(training, _progress("updates"))
+        train(training, progress("updates"))
     online = OnlineConfig(
         task=config.task,
         initial=folder / "offline",
@@ -229,7 +230,7 @@ def _collect(config: Config, folder: Path) -> EpisodeStore:
             experiment="offline_to_online",
             processes=config.processes,
         ),
-        _progress("episodes"),
+        progress("episodes"),
     ).dataset
     own = folder / "store" / logged.parent.name / logged.name
     if not own.exists():
@@ -251,7 +252,7 @@ def _evaluate(config: Config, run: Path) -> list[int]:
         FINAL_SEED,
         processes=config.processes,
     )
-    found = evaluate(settings, _progress("evaluation episodes"))
+    found = evaluate(settings, progress("evaluation episodes"))
     return [found.successes, len(found.results)]
 
 
@@ -260,13 +261,6 @@ def _timing(seconds: dict[str, float], stage: str) -> Iterator[None]:
     began = time.monotonic()
     yield
     seconds[stage] = round(time.monotonic() - began, 1)
-
-
-def _progress(what: str) -> Any:
-    def show(done: int, total: int) -> None:
-        print(f"\r{done} of {total} {what}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-
-    return show
 
 
 def draw(results: list[Result], task: str) -> str:

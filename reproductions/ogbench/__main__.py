@@ -31,6 +31,7 @@ from flywheel.training.train import TrainConfig, algorithm_class, train
 from reproductions.ogbench.data import EPISODES, DataSet, content, export, generate
 from reproductions.ogbench.published import check_peer, settings
 from reproductions.ogbench.results import RESULTS, Result, load, table
+from reproductions.progress import progress
 
 PEER = Path(__file__).with_name("peer.py")
 
@@ -106,7 +107,7 @@ def _untrained(config: Config, seed: int) -> Result:
 
 
 def _run(config: Config, row: Result) -> Result:
-    store = generate(config.dataset, config.root / "data", config.episodes, config.processes, _progress("episodes made"))
+    store = generate(config.dataset, config.root / "data", config.episodes, config.processes, progress("episodes made"))
     digest = content(config.dataset, store, config.episodes)[1]
     row = replace(row, data={"episodes": config.episodes, "sha256": digest}, machine=describe())
     folder = config.root / "runs" / Path(row.file_name).stem
@@ -118,7 +119,7 @@ def _run(config: Config, row: Result) -> Result:
 def _ours(config: Config, row: Result, store: EpisodeStore, folder: Path) -> Result:
     is_resumed = (folder / "train").exists()
     began = time.monotonic()
-    train(_training(config, row, store, folder), _progress("updates"))
+    train(_training(config, row, store, folder), progress("updates"))
     trained = time.monotonic()
     evaluation = evaluate(
         EvaluateConfig(
@@ -128,7 +129,7 @@ def _ours(config: Config, row: Result, store: EpisodeStore, folder: Path) -> Res
             episodes=GOALS * config.per_goal,
             processes=config.processes,
         ),
-        _progress("episodes evaluated"),
+        progress("episodes evaluated"),
     )
     successes = tuple(sum(r.success for r in evaluation.results if r.seed % GOALS == goal) for goal in range(GOALS))
     seconds = None if is_resumed else trained - began
@@ -174,13 +175,6 @@ def _theirs(config: Config, row: Result, store: EpisodeStore, folder: Path) -> R
         evaluation_seconds=measured["evaluation_seconds"],
         machine={**row.machine, "peer": measured["versions"]},
     )
-
-
-def _progress(what: str) -> Any:
-    def show(done: int, total: int) -> None:
-        print(f"\r{done} of {total} {what}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-
-    return show
 
 
 def main(config: Annotated[Config, tyro.conf.arg(name="")]) -> None:
