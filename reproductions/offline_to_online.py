@@ -2,6 +2,7 @@
 
     python -m reproductions.offline_to_online lift iql          collect, learn offline, go on online; a row and its curve
     python -m reproductions.offline_to_online lift iql --quick  minutes, to see that it works
+    python -m reproductions.offline_to_online lift iql --code d3rlpy      the same row with d3rlpy as the learner
     python -m reproductions.offline_to_online --show            the table of what is checked in
 
 Imperfect scripts fill the store, each algorithm learns offline from a copy of it, then collects 100 episodes into that copy and
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -34,13 +35,13 @@ from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
 from flywheel.datasets.store import EpisodeStore
 from flywheel.online import OnlineConfig, improve
-from flywheel.policy import LearnedPolicy
 from flywheel.report.learning import Line, learning_curve
 from flywheel.rollout.collect import CollectConfig, collect
 from flywheel.rollout.evaluate import EvaluateConfig, evaluate
 from flywheel.rollout.statistics import wilson
 from flywheel.training.recipe import DataConfig
 from flywheel.training.train import TrainConfig, train
+from reproductions import d3rlpy_online
 from reproductions.progress import progress
 
 RESULTS = Path(__file__).parent / "results" / "offline_to_online"
@@ -65,6 +66,8 @@ class Config:
     """iql, cql or cal_ql."""
     seeds: tuple[int, ...] = (0,)
     """A training seed for each run."""
+    code: Literal["flywheel", "d3rlpy"] = "flywheel"
+    """Ours, or d3rlpy's algorithm in the same loop, which needs the environment that 'make .venv-peers/.ready' makes."""
     logged: int = 200
     """Episodes of imperfect scripts in the store."""
     offline_updates: int = 5_000
@@ -83,6 +86,8 @@ class Config:
     """Where the results are kept."""
     processes: int = 1
     """Processes for collecting and evaluating; training takes one core."""
+    python: Path = Path(".venv-peers/bin/python")
+    """The interpreter that has d3rlpy."""
     quick: bool = False
     """20 logged episodes, 200 updates, 20 own episodes, 8 evaluations; the result is kept under root alone."""
     show: bool = False
@@ -166,12 +171,38 @@ def _load(config: Config, seed: int) -> Result | None:
 def _run(config: Config, seed: int) -> Result:
     folder = config.root / _path(config, seed).stem
     store = _collect(config, folder)
-    rows, settings = store.rows(), ALGORITHMS[config.algorithm]
-    logged = [row for row in rows if not row.policy_checkpoint]
+    logged = [row for row in store.rows() if not row.policy_checkpoint]
+    curve, offline, final, seconds = (_ours if config.code == "flywheel" else _theirs)(config, seed, folder, store)
+    result = Result(
+        task=config.task,
+        algorithm=config.algorithm,
+        code=config.code,
+        seed=seed,
+        logged=[len(logged), sum(row.success for row in logged)],
+        offline_updates=config.offline_updates,
+        updates_per_step=config.updates_per_step,
+        settings=configs.to_dict(ALGORITHMS[config.algorithm]) if config.code == "flywheel" else {},
+        offline=offline,
+        final=final,
+        curve=curve,
+        seconds=seconds,
+        command=shlex.join(["python", "-m", "reproductions.offline_to_online", *sys.argv[1:]]),
+        machine=describe(),
+    )
+    path = _path(config, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(asdict(result), indent=1) + "\n").encode())
+    return result
+
+
+_Found = tuple[dict[str, Any], list[int], list[int], dict[str, float]]
+
+
+def _ours(config: Config, seed: int, folder: Path, store: EpisodeStore) -> _Found:
     seconds: dict[str, float] = {}
     training = TrainConfig(
         name=config.algorithm,
-        algorithm=settings,
+        algorithm=ALGORITHMS[config.algorithm],
         store=store.path,
         output=folder / "offline",
         updates=config.offline_updates,
@@ -180,7 +211,26 @@ def _run(config: Config, seed: int) -> Result:
     )
     with _timing(seconds, "offline"):
         train(training, progress("updates"))
-    online = OnlineConfig(
+    with _timing(seconds, "online"):
+        curve = improve(_online(config, folder))
+    last = max((folder / "online").glob("round-*"))
+    with _timing(seconds, "evaluation"):
+        offline, final = (_evaluate(config, run) for run in (folder / "offline", last))
+    return curve.to_json(), offline, final, seconds
+
+
+def _theirs(config: Config, seed: int, folder: Path, store: EpisodeStore) -> _Found:
+    seconds: dict[str, float] = {}
+    ends = FINAL_SEED, config.evaluations
+    with _timing(seconds, "all"):
+        found = d3rlpy_online.improve(
+            _online(config, folder), config.python, config.algorithm, store, config.offline_updates, seed, ends
+        )
+    return *found, seconds
+
+
+def _online(config: Config, folder: Path) -> OnlineConfig:
+    return OnlineConfig(
         task=config.task,
         initial=folder / "offline",
         output=folder / "online",
@@ -191,31 +241,6 @@ def _run(config: Config, seed: int) -> Result:
         evaluation_seed=CURVE_SEED,
         processes=config.processes,
     )
-    with _timing(seconds, "online"):
-        curve = improve(online)
-    last = max((folder / "online").glob("round-*"))
-    with _timing(seconds, "evaluation"):
-        offline, final = (_evaluate(config, run) for run in (folder / "offline", last))
-    result = Result(
-        task=config.task,
-        algorithm=config.algorithm,
-        code="flywheel",
-        seed=seed,
-        logged=[len(logged), sum(row.success for row in logged)],
-        offline_updates=config.offline_updates,
-        updates_per_step=config.updates_per_step,
-        settings=configs.to_dict(settings),
-        offline=offline,
-        final=final,
-        curve=curve.to_json(),
-        seconds=seconds,
-        command=shlex.join(["python", "-m", "reproductions.offline_to_online", *sys.argv[1:]]),
-        machine={**describe(), "code": LearnedPolicy.load(last).header.code_version},
-    )
-    path = _path(config, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(asdict(result), indent=1) + "\n").encode())
-    return result
 
 
 def _collect(config: Config, folder: Path) -> EpisodeStore:
