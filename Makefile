@@ -28,7 +28,7 @@ check: $(READY)  ## Lint, format, types and walls
 bench: $(READY)  ## Rates on this machine
 	$(BIN)/flywheel bench
 
-bench-peers: $(READY) .venv-peers/.ready  ## Update rates beside d3rlpy, in one run
+bench-peers: $(READY) .venv-peers/.ready .venv-peers/corl .venv-peers/ogbench/.ready  ## Update rates beside the peers', in one run
 	$(BIN)/python -m flywheel.bench.peers
 
 bench-append: $(READY) .venv-interop/.ready  ## Durable appends of episodes with cameras, beside the disk's rate and the peers'
@@ -56,6 +56,10 @@ $(READY): requirements.lock pyproject.toml
 	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	$(BIN)/uv pip install --quiet --python .venv-peers/bin/python d3rlpy==2.8.1 torchrl==0.14.1 $$(grep -o '^torch==[0-9.]*' requirements.lock)
 	touch $@
+
+# CORL is no package either: its scripts, at one commit, run in the environment above.
+.venv-peers/corl: .venv-peers/.ready
+	git clone --quiet https://github.com/tinkoff-ai/CORL .venv-peers/corl && git -C .venv-peers/corl checkout --quiet 6afec90484bbf47dee05fdf525e26a3ebe028e9b
 
 # OGBench's own agents are no package: their folder lies in its repository, from which it is taken at one commit.
 .venv-peers/ogbench/.ready: $(READY)

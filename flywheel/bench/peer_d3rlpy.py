@@ -40,6 +40,8 @@ def make_learner(algorithm: str) -> Any:
     configs = {
         "bc": algos.BCConfig(batch_size=BATCH_SIZE, learning_rate=3e-4, policy_type="stochastic"),
         "iql": algos.IQLConfig(batch_size=BATCH_SIZE),
+        "awac": algos.AWACConfig(batch_size=BATCH_SIZE),
+        "td3_bc": algos.TD3PlusBCConfig(batch_size=BATCH_SIZE),
         # Lagrange off: the multiplier is a constant, and with it the weight of the conservative term is 5 as on our side.
         "cql": algos.CQLConfig(
             batch_size=BATCH_SIZE, n_action_samples=10, initial_alpha=5.0, alpha_learning_rate=0.0, conservative_weight=1.0

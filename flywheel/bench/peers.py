@@ -1,4 +1,4 @@
-"""make bench-peers: update rates beside d3rlpy's, measured in one run.
+"""make bench-peers: update rates beside those of d3rlpy, CORL and OGBench's JAX agents, measured in one run.
 
 Each side is a process of its own that keeps its networks and data and trains when told to, in turn with the other, on one
 thread. A ratio is taken of two neighbouring bursts, so what else the machine does strikes both sides alike.
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import NamedTuple, Self
 
 import tyro
 
@@ -23,16 +23,37 @@ from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
 
 _FOLDER = Path(__file__).parent
+_PYTHON = {"d3rlpy": ".venv-peers/bin/python", "corl": ".venv-peers/bin/python", "ogbench": ".venv-peers/ogbench/bin/python"}
+"""The interpreter that each peer runs in."""
+
+
+class Pair(NamedTuple):
+    """An algorithm and who else has it."""
+
+    algorithm: str
+    peer: str
+    hidden: tuple[int, ...] = (256, 256)
+    """The hidden layers of both sides."""
+
+
+PAIRS = (
+    *(Pair(algorithm, "d3rlpy") for algorithm in ("bc", "awac", "td3_bc", "iql", "cql")),
+    *(Pair(algorithm, "corl") for algorithm in ("bc", "td3_bc", "iql", "cql")),
+    Pair("awac", "corl", (256, 256, 256)),  # its depth is no setting there
+    *(Pair(algorithm, "ogbench") for algorithm in ("gcbc", "gcivl", "gciql", "crl", "hiql")),
+)
 
 
 @dataclass(frozen=True)
 class PeersConfig:
-    """Measure update rates beside d3rlpy's."""
+    """Measure update rates beside the peers'."""
 
-    python: Path = Path(".venv-peers/bin/python")
-    """The interpreter that has d3rlpy; `make bench-peers` makes it."""
-    algorithms: tuple[Literal["bc", "iql", "cql"], ...] = ("iql", "cql")
-    """Which algorithms, of those that both sides have."""
+    algorithms: tuple[str, ...] = ()
+    """Which algorithms alone; all that a peer has if empty."""
+    peers: tuple[str, ...] = tuple(_PYTHON)
+    """Which peers; `make bench-peers` makes their environments."""
+    folder: Path = Path()
+    """Where their environments are."""
     bursts: int = 7
     """Pairs of bursts per algorithm."""
     seconds: float = 2.0
@@ -48,6 +69,8 @@ class Comparison:
     """Rates of paired bursts, in updates per second."""
 
     algorithm: str
+    peer: str
+    hidden: tuple[int, ...]
     ours: list[float]
     theirs: list[float]
 
@@ -58,14 +81,16 @@ class Comparison:
 
     def row(self) -> str:
         """A row of the Markdown table."""
-        return f"| {self.algorithm} | {_spread(self.ours)} | {_spread(self.theirs)} | {_spread(self.ratios)} |"
+        layers = " x ".join(map(str, self.hidden))
+        cells = (self.algorithm, layers, _spread(self.ours), self.peer, _spread(self.theirs), _spread(self.ratios))
+        return f"| {' | '.join(cells)} |"
 
 
 class Side:
     """One process that trains on command."""
 
     def __init__(self, command: list[str]) -> None:
-        self._name = Path(command[-3]).name
+        self._name = " ".join(command[1:3])
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- closed in __exit__
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
@@ -100,28 +125,40 @@ class Side:
         self._errors.close()
 
 
-def compare(algorithm: str, config: PeersConfig) -> Comparison:
+def compare(pair: Pair, config: PeersConfig) -> Comparison:
     """Bursts of both sides in turn, after one each that is thrown away."""
-    arguments = [algorithm, str(config.transitions)]
+    arguments = [pair.algorithm, str(config.transitions)]
+    script = str(_FOLDER / f"peer_{pair.peer}.py")
     with (
-        Side([sys.executable, "-m", "flywheel.bench.peer_flywheel", *arguments]) as ours,
-        Side([str(config.python), str(_FOLDER / "peer_d3rlpy.py"), *arguments]) as theirs,
+        Side([sys.executable, "-m", "flywheel.bench.peer_flywheel", *arguments, *map(str, pair.hidden)]) as ours,
+        Side([str(_python(pair.peer, config)), script, *arguments]) as theirs,
     ):
-        pairs = [(ours.burst(config.seconds), theirs.burst(config.seconds)) for _ in range(config.bursts + 1)][1:]
-    return Comparison(algorithm, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+        bursts = [(ours.burst(config.seconds), theirs.burst(config.seconds)) for _ in range(config.bursts + 1)][1:]
+    return Comparison(pair.algorithm, pair.peer, pair.hidden, [burst[0] for burst in bursts], [burst[1] for burst in bursts])
+
+
+def _python(peer: str, config: PeersConfig) -> Path:
+    """Raises `FlywheelError` for a peer that is unknown or not installed."""
+    if peer not in _PYTHON:
+        raise FlywheelError(f"There is no peer '{peer}'; known: {', '.join(_PYTHON)}.")
+    python = config.folder / _PYTHON[peer]
+    if not python.exists():
+        raise FlywheelError(f"There is no {python}; 'make bench-peers' installs {peer} there.")
+    return python
 
 
 def main(config: PeersConfig) -> None:
-    """Print a Markdown table as it comes; raises `FlywheelError` if d3rlpy's environment is missing."""
-    if not config.python.exists():
-        raise FlywheelError(f"There is no {config.python}; 'make bench-peers' installs d3rlpy there.")
+    """Print a Markdown table as it comes; raises `FlywheelError` if a peer's environment is missing."""
+    for peer in config.peers:
+        _python(peer, config)
+    pairs = [pair for pair in PAIRS if pair.peer in config.peers and pair.algorithm in (config.algorithms or (pair.algorithm,))]
     machine = describe()
     print("\n".join(f"{key}: {value}" for key, value in machine.items()))
-    print("\nupdates/s, batch 256, 60-d state, 7-d action, 2 x 256, one thread, sampling included; median (min-max)\n")
-    print("| | flywheel | d3rlpy | ratio |\n|---|---|---|---|")
+    print("\nupdates/s, batch 256, 60-d state, 7-d action, one thread, sampling included; median (min-max)\n")
+    print("| | hidden | flywheel | peer | its rate | ratio |\n|---|---|---|---|---|---|")
     comparisons = []
-    for algorithm in config.algorithms:
-        comparisons.append(compare(algorithm, config))
+    for pair in pairs:
+        comparisons.append(compare(pair, config))
         print(comparisons[-1].row(), flush=True)
     if config.output:
         figures = [{**asdict(item), "ratios": item.ratios} for item in comparisons]

@@ -19,16 +19,18 @@ from flywheel.training.recipe import DataConfig, make_recipe
 
 BATCH_SIZE, DISCOUNT = 256, 0.99
 """As training has them by default."""
+HIDDEN = (256, 256)
+"""What the field compares with, also for the algorithms whose own default is larger."""
 
 
 class Updater:
-    """One algorithm with its default settings, its optimizer and its data."""
+    """One algorithm with its default settings but for its size, its optimizer and its data."""
 
-    def __init__(self, algorithm: str, columns: Columns) -> None:
+    def __init__(self, algorithm: str, columns: Columns, hidden: tuple[int, ...] = HIDDEN) -> None:
         cls = registry.load("algorithms", algorithm, Algorithm)  # type: ignore[type-abstract]
         recipe = make_recipe(DataConfig(), cls, columns)
         torch.manual_seed(0)
-        self._algorithm = cls(cls.Config(), Sizes(OBSERVATION_DIM, ACTION_DIM, recipe.goal_conditioned))
+        self._algorithm = cls(cls.Config(hidden=hidden), Sizes(OBSERVATION_DIM, ACTION_DIM, recipe.goal_conditioned))
         self._optimizer = Adam(self._algorithm.parameter_groups(), fused=True)
         source = ChunkSource(columns, recipe.sampler, recipe.relabeler, batch_size=BATCH_SIZE, discount=DISCOUNT, seed=0)
         self._batches = _batches(source)
