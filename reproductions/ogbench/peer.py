@@ -92,7 +92,8 @@ def main() -> None:
     """Train, evaluate and write the result."""
     options = parse()
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # JAX keeps to no limit on threads
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})  # JAX keeps to no limit on threads
     os.environ.update({"XLA_FLAGS": ONE_CORE, "JAX_PLATFORMS": "cpu", "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl")})
     sys.path.insert(0, str(IMPLS))
     config = configure(options)
