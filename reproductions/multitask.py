@@ -46,7 +46,7 @@ TASKS = (RARE, "lift_green", "stack")
 ALGORITHM = IQLConfig(inverse_temperature=10.0, actor_dropout=0.1, average_rate=0.002)
 """As was chosen for Lift alone, long before (`training.presets`)."""
 SUCCESS_SHARE = 0.9
-"""Of each task's part of a rebalanced batch. IQL's actor imitates what it is given: with halves, as many failures as successes."""
+"""Of each task's part of a rebalanced batch: IQL's actor imitates what it is given, and of halves that is as many failures."""
 FIRST_SEED = 40_000_000
 """Of the evaluation; no setting was chosen on these."""
 
