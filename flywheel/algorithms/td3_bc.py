@@ -4,7 +4,8 @@
     L_Q  = E_D[ (y - Q_k(s, a))^2 ]
     L_pi = -alpha E[Q_1(s, pi(s))] / E[|Q_1|] + E[ |pi(s) - a|^2 ],  every second update
 
-The squared distance is averaged over action dimensions, as in the official code.
+The squared distance is averaged over action dimensions, as in the official code. One difference: one backward serves both
+losses, so the actor climbs the critic as it was before the update, and the first of the two updates is the actor's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from flywheel.algorithms import ops
+from flywheel.algorithms._turn import Turn
 from flywheel.algorithms.base import Algorithm, AlgorithmConfig, Sizes, frozen, group
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
@@ -54,7 +56,6 @@ class TD3BC(Algorithm):
 
     name = "td3_bc"
     Config = TD3BCConfig
-    updates: Tensor
 
     def __init__(self, config: TD3BCConfig, sizes: Sizes) -> None:
         super().__init__(config, sizes)
@@ -63,11 +64,7 @@ class TD3BC(Algorithm):
         self.critic = Critic(self.encoder.feature_dim, sizes.action, config.critic_layers)
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.register_buffer("updates", torch.zeros((), dtype=torch.float32))
-
-    @property
-    def _is_actors_turn(self) -> bool:
-        return int(self.updates) % self.config.actor_interval == 0
+        self.actors_turn = Turn(interval=config.actor_interval)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of the module's equations; the actor's only when it is its turn."""
@@ -77,7 +74,7 @@ class TD3BC(Algorithm):
         q = self.critic(features, batch.action)
         self._metrics = {"q": q.detach().mean()}
         losses = {"critic": ops.squared_td_loss(q, ops.td_target(batch.reward, batch.discount, next_value))}
-        if self._is_actors_turn:
+        if self.actors_turn.is_on:
             losses["actor"] = self._actor_loss(features, batch.action)
         return losses
 
@@ -97,10 +94,10 @@ class TD3BC(Algorithm):
 
     def after_step(self) -> None:
         """Move the targets when it was the actor's turn."""
-        if self._is_actors_turn:
+        if self.actors_turn.is_on:
             for target, online in ((self.target_critic, self.critic), (self.target_actor, self.actor)):
                 ops.soft_update(target.parameters(), online.parameters(), self.config.target_rate)
-        self.updates += 1
+        self.actors_turn.advance()
 
     def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
         """The actor's action, or with noise of standard deviation 0.1."""

@@ -135,7 +135,7 @@ def test_restored_state_continues_bit_identically(algorithm: Algorithm) -> None:
 
 
 def test_everything_is_float32(algorithm: Algorithm) -> None:
-    assert {tensor.dtype for tensor in algorithm.state_dict().values()} == {torch.float32}
+    assert {tensor.dtype for tensor in (*algorithm.parameters(), *algorithm.buffers())} == {torch.float32}
     assert {loss.dtype for loss in algorithm.losses(random_batch(0)).values()} == {torch.float32}
 
 

@@ -1,0 +1,31 @@
+"""Losses of the fifth update and the sum of all weights' sizes after it, from fixed seeds: what changes them is meant to."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from flywheel.algorithms.base import Algorithm, Sizes
+from flywheel.core import registry
+from tests.algorithms.batches import ACTION_DIM, STATE_DIM, optimizer_of, random_batch, update
+
+GOLDEN: dict[str, dict[str, float]] = {
+    "td3_bc": {"weights": 313.98, "critic": 0.65606, "actor": 3.0239},
+}
+
+
+@pytest.mark.parametrize("name", list(GOLDEN))
+def test_five_updates_end_where_they_did(name: str) -> None:
+    assert _five_updates(name) == pytest.approx(GOLDEN[name], rel=1e-3)  # machines differ in the last digits of a sum
+
+
+def _five_updates(name: str) -> dict[str, float]:
+    cls = registry.load("algorithms", name, Algorithm)
+    torch.manual_seed(0)
+    algorithm = cls(cls.Config(hidden=(16, 12)), Sizes(STATE_DIM, ACTION_DIM))
+    optimizer = optimizer_of(algorithm)
+    for number in range(5):
+        torch.manual_seed(number)
+        losses = update(algorithm, optimizer, random_batch(number))
+    weights = sum(parameter.abs().sum().item() for parameter in algorithm.parameters())
+    return {"weights": weights} | {key: loss.item() for key, loss in losses.items()}
