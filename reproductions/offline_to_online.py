@@ -157,10 +157,8 @@ def _share(successes: int, episodes: int) -> str:
 
 
 def _path(config: Config, seed: int) -> Path:
-    name = (
-        f"{config.task}-{config.algorithm}-{config.logged}-{config.offline_updates}x{config.updates_per_step:g}-seed{seed}.json"
-    )
-    return config.results / name
+    budget = f"{config.logged}-{config.offline_updates}x{config.updates_per_step:g}"
+    return config.results / f"{config.task}-{config.algorithm}-{config.code}-{budget}-seed{seed}.json"
 
 
 def _load(config: Config, seed: int) -> Result | None:
