@@ -10,7 +10,14 @@ from flywheel.core import registry
 from tests.algorithms.batches import ACTION_DIM, STATE_DIM, optimizer_of, random_batch, update
 
 GOLDEN: dict[str, dict[str, float]] = {
+    "bc": {"weights": 98.888, "actor": 2.3595},
+    "iql": {"weights": 364.96, "value": 0.0021175, "critic": 0.6643, "actor": 2.4268},
+    "cql": {"weights": 267.67, "critic": 48.615, "actor": -1.0101, "temperature": 3.1964},
     "td3_bc": {"weights": 313.98, "critic": 0.65606, "actor": 3.0239},
+    "awac": {"weights": 313.96, "critic": 0.65664, "actor": 2.3645},
+    "cal_ql": {"weights": 267.66, "critic": 52.9, "actor": -1.1334, "temperature": 3.3236},
+    "awr": {"weights": 152.55, "value": 0.74581, "actor": 5.4908},
+    "discrete_cql": {"weights": 207.27, "critic": 2.129},
 }
 
 
