@@ -39,8 +39,6 @@ def main(algorithm: str, transitions: int) -> None:
     """Serve bursts of one agent until standard input closes."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    # JAX starts as many threads as it sees cores, so it is shown one: the last, where little else is put by default.
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     one_core = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     os.environ.update({"XLA_FLAGS": one_core, "JAX_PLATFORMS": "cpu"})
     sys.path.insert(0, str(Path(sys.prefix) / "impls"))
@@ -54,8 +52,8 @@ def main(algorithm: str, transitions: int) -> None:
     example = source.sample(1)
     agent = importlib.import_module("agents").agents[algorithm].create(0, example["observations"], example["actions"], config)
     for line in sys.stdin:
-        start, count = time.perf_counter(), 0
-        while (elapsed := time.perf_counter() - start) < float(line):
+        start, count = time.process_time(), 0
+        while (elapsed := time.process_time() - start) < float(line):
             agent, _ = agent.update(source.sample(BATCH_SIZE))
             jax.block_until_ready(agent)
             count += 1

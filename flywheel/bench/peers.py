@@ -1,7 +1,8 @@
 """make bench-peers: update rates beside those of d3rlpy, CORL and OGBench's JAX agents, measured in one run.
 
 Each side is a process of its own that keeps its networks and data and trains when told to, in turn with the other, on one
-thread. A ratio is taken of two neighbouring bursts, so what else the machine does strikes both sides alike.
+thread and the same core. Seconds are those of the process on that core, so that what else the machine does hardly counts, and a
+ratio is taken of two neighbouring bursts, so that what is left of it strikes both sides alike.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class PeersConfig:
     bursts: int = 7
     """Pairs of bursts per algorithm."""
     seconds: float = 2.0
-    """The length of a burst."""
+    """The length of a burst, in seconds of processor time."""
     transitions: int = 1_000_000
     """Transitions in memory, on each side."""
     output: Path | None = None
@@ -66,7 +67,7 @@ class PeersConfig:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rates of paired bursts, in updates per second."""
+    """Rates of paired bursts, in updates per second of processor time."""
 
     algorithm: str
     peer: str
@@ -82,8 +83,8 @@ class Comparison:
     def row(self) -> str:
         """A row of the Markdown table."""
         layers = " x ".join(map(str, self.hidden))
-        cells = (self.algorithm, layers, _spread(self.ours), self.peer, _spread(self.theirs), _spread(self.ratios))
-        return f"| {' | '.join(cells)} |"
+        rates = (_spread(self.ours, 1), self.peer, _spread(self.theirs, 1), _spread(self.ratios, 2))
+        return f"| {' | '.join((self.algorithm, layers, *rates))} |"
 
 
 class Side:
@@ -153,9 +154,10 @@ def main(config: PeersConfig) -> None:
         _python(peer, config)
     pairs = [pair for pair in PAIRS if pair.peer in config.peers and pair.algorithm in (config.algorithms or (pair.algorithm,))]
     machine = describe()
+    _stay_on_one_core()
     print("\n".join(f"{key}: {value}" for key, value in machine.items()))
-    print("\nupdates/s, batch 256, 60-d state, 7-d action, one thread, sampling included; median (min-max)\n")
-    print("| | hidden | flywheel | peer | its rate | ratio |\n|---|---|---|---|---|---|")
+    print("\nupdates per second of processor time, one thread, sampling included, batch 256, 60-d state, 7-d action\n")
+    print("| | hidden | flywheel, median (range) | peer | its rate | ratio |\n|---|---|---|---|---|---|")
     comparisons = []
     for pair in pairs:
         comparisons.append(compare(pair, config))
@@ -165,8 +167,14 @@ def main(config: PeersConfig) -> None:
         write_atomically(config.output, json.dumps({"machine": machine, "comparisons": figures}, indent=1).encode())
 
 
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.1f} ({min(values):.1f}-{max(values):.1f})"
+def _stay_on_one_core() -> None:
+    """The processes to come stay there too; JAX would start as many threads as it sees cores."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # the last, where little else is put by default
+
+
+def _spread(values: list[float], digits: int) -> str:
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
 if __name__ == "__main__":

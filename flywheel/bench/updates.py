@@ -45,9 +45,9 @@ class Updater:
         return 1
 
     def rate(self, seconds: float) -> float:
-        """Updates per second over a burst of at least so long."""
-        start, count = time.perf_counter(), 0
-        while (elapsed := time.perf_counter() - start) < seconds:
+        """Updates per second of processor time over a burst of at least so long."""
+        start, count = time.process_time(), 0
+        while (elapsed := time.process_time() - start) < seconds:
             count += self.update()
         return count / elapsed
 
