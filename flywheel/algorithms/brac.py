@@ -1,6 +1,6 @@
 """Behaviour-regularised actor-critic (Wu, Tucker, Nachum 2019; arXiv 1911.11361): BRAC-v and BRAC-p.
 
-    D(s)  = E_{a~pi(.|s)}[ log pi(a|s) - log b(a|s) ]  (kl), or MMD(pi(.|s), b(.|s))  (mmd)
+    D(s)  = E_{a~pi(.|s)}[ log pi(a|s) - log b(a|s) ]  (kl), or MMD^2(pi(.|s), b(.|s))  (mmd)
     y     = r + gamma (min_k Qbar_k(s', a') - alpha D(s'))       (penalty value, BRAC-v)
     y     = r + gamma  min_k Qbar_k(s', a')                      (penalty policy, BRAC-p)
     L_Q   = (Q_k(s, a) - y)^2,    L_b = -E_D[ log b(a|s) ]
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from flywheel.algorithms import ops
+from flywheel.algorithms._turn import Turn
 from flywheel.algorithms.base import Algorithm, AlgorithmConfig, Sizes, frozen, group
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
@@ -44,7 +45,7 @@ class BRACConfig(AlgorithmConfig):
     n_divergence_samples: int = 4
     """Actions per state of which the divergence is estimated."""
     mmd_sigma: float = 20.0
-    """The width of MMD's Laplacian kernel."""
+    """The width of MMD's Laplacian kernel, exp(-|x - y| / sigma)."""
     warm_up: int = 20_000
     """Updates at the beginning in which the policy only imitates."""
     actor_learning_rate: float = 3e-4
@@ -64,7 +65,6 @@ class BRAC(Algorithm):
 
     name = "brac"
     Config = BRACConfig
-    updates: Tensor
 
     def __init__(self, config: BRACConfig, sizes: Sizes) -> None:
         super().__init__(config, sizes)
@@ -73,7 +73,7 @@ class BRAC(Algorithm):
         self.behaviour = TanhGaussianActor(self.encoder.feature_dim, sizes.action, config.actor_layers)
         self.critic = Critic(self.encoder.feature_dim, sizes.action, config.critic_layers)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.register_buffer("updates", torch.zeros(()))
+        self.ascent = Turn(first=config.warm_up)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of the module's equations."""
@@ -105,7 +105,7 @@ class BRAC(Algorithm):
         with frozen(self.behaviour):
             divergence = self._divergence(features, policy).mean()
         self._metrics["divergence"] = divergence.detach()
-        if int(self.updates) < self.config.warm_up:
+        if not self.ascent.is_on:
             return self.config.alpha * divergence
         action = ops.sample_tanh_gaussian(*policy, 1)[0].squeeze(1)
         with frozen(self.critic):
@@ -120,14 +120,14 @@ class BRAC(Algorithm):
         actions, log_prob = ops.sample_tanh_gaussian(*policy, count)
         if self.config.divergence == "mmd":
             others = ops.sample_tanh_gaussian(*behaviour, count)[0]
-            return ops.mmd(actions, others, self.config.mmd_sigma)
+            return ops.squared_mmd(actions, others, self.config.mmd_sigma)
         mean, log_std = (part.unsqueeze(1).expand_as(actions) for part in behaviour)
         return (log_prob - ops.tanh_gaussian_log_density(mean, log_std, actions)).mean(dim=1)
 
     def after_step(self) -> None:
-        """Move the target critics."""
+        """Move the target critics, and come closer to the end of the warm-up."""
         ops.soft_update(self.target_critic.parameters(), self.critic.parameters(), self.config.target_rate)
-        self.updates += 1
+        self.ascent.advance()
 
     def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
         """The mean through tanh, or a sample."""

@@ -86,19 +86,23 @@ def tanh_gaussian_log_density(mean: Tensor, log_std: Tensor, action: Tensor) -> 
     return tanh_gaussian_log_prob((before - mean) * torch.exp(-log_std), log_std, before)
 
 
-def mmd(one: Tensor, other: Tensor, sigma: float) -> Tensor:
-    """Maximum mean discrepancy of two sets of samples per state (BEAR, eq. 5): (B, N, A), (B, M, A) -> (B,).
+def squared_mmd(one: Tensor, other: Tensor, width: float) -> Tensor:
+    """The squared maximum mean discrepancy of two sets of samples per state: (B, N, A), (B, M, A) -> (B,).
 
-    With the Laplacian kernel exp(-|x - y|_1 / (2 sigma)). It is the biased estimate, where each sample is compared with itself
-    too, as in the official code.
+    With the Laplacian kernel exp(-|x - y|_1 / width). It is the biased estimate, where each sample is compared with itself too,
+    as in the official codes of BEAR and BRAC.
     """
 
     def kernel(left: Tensor, right: Tensor) -> Tensor:
         distance = (left.unsqueeze(2) - right.unsqueeze(1)).abs().sum(dim=-1)
-        return torch.exp(-distance / (2.0 * sigma)).mean(dim=(1, 2))
+        return torch.exp(-distance / width).mean(dim=(1, 2))
 
-    squared = kernel(one, one) + kernel(other, other) - 2.0 * kernel(one, other)
-    return (squared + _SMALL).sqrt()
+    return kernel(one, one) + kernel(other, other) - 2.0 * kernel(one, other)
+
+
+def mmd(one: Tensor, other: Tensor, sigma: float) -> Tensor:
+    """BEAR's maximum mean discrepancy (eq. 5), the root of `squared_mmd` of width 2 sigma: (B, N, A), (B, M, A) -> (B,)."""
+    return (squared_mmd(one, other, 2.0 * sigma) + _SMALL).sqrt()
 
 
 def tanh_gaussian_log_prob(noise: Tensor, log_std: Tensor, before: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ GOLDEN: dict[str, dict[str, float]] = {
     "awac": {"weights": 313.96, "critic": 0.65664, "actor": 2.3645},
     "cal_ql": {"weights": 267.66, "critic": 52.9, "actor": -1.1334, "temperature": 3.3236},
     "awr": {"weights": 152.55, "value": 0.74581, "actor": 5.4908},
+    "brac": {"weights": 323.01, "critic": 0.36783, "behaviour": 1.4311, "actor": 0.025447},
     "discrete_cql": {"weights": 207.27, "critic": 2.129},
 }
 
