@@ -1,7 +1,7 @@
 """BEAR (Kumar, Fu, Tucker, Levine 2019; arXiv 1906.00949): a policy that stays within the support of the data.
 
     L_b  = E_D[ (a - D(s, z))^2 ] + 0.5 KL(E(z|s, a) || N(0, 1))                      a conditional VAE of the behaviour
-    y    = r + gamma max_i [ lambda min_k Qbar_k(s', a_i) + (1 - lambda) max_k Qbar_k(s', a_i) ],  a_i ~ pi(.|s')
+    y    = r + gamma max_i [ lambda min_k Qbar_k(s', a_i) + (1 - lambda) max_k Qbar_k(s', a_i) ],  a_i ~ pibar(.|s')
     L_pi = -E[ min_k Q_k(s, a~) ] + eta (MMD(pi(.|s), b(.|s)) - epsilon),  the first term only after the warm-up
 
 eta grows by dual ascent while MMD is above epsilon. MMD compares actions before the tanh (A2). It acts with the best of several
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from flywheel.algorithms import ops
+from flywheel.algorithms._turn import Turn
 from flywheel.algorithms.base import Algorithm, AlgorithmConfig, Sizes, frozen, group
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
@@ -51,7 +52,7 @@ class BEARConfig(AlgorithmConfig):
     multiplier_learning_rate: float = 1e-3
     """Adam's step size for eta."""
     target_rate: float = 0.005
-    """How far the target critics move towards the critics at each update."""
+    """How far the target networks move towards the networks at each update."""
 
     def __post_init__(self) -> None:
         if self.n_mmd_samples < 2 or self.n_actions < 1 or self.warm_up < 0:
@@ -65,7 +66,6 @@ class BEAR(Algorithm):
 
     name = "bear"
     Config = BEARConfig
-    updates: Tensor
     _noise: Tensor
 
     def __init__(self, config: BEARConfig, sizes: Sizes) -> None:
@@ -75,9 +75,10 @@ class BEAR(Algorithm):
         self.actor = TanhGaussianActor(features, sizes.action, config.actor_layers)
         self.behaviour = ConditionalVAE(features, sizes.action, config.actor_layers)
         self.critic = Critic(features, sizes.action, config.critic_layers)
+        self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_multiplier = nn.Parameter(torch.zeros(()))
-        self.register_buffer("updates", torch.zeros(()))
+        self.ascent = Turn(first=config.warm_up)
         fixed = torch.randn((config.n_actions, sizes.action), generator=torch.Generator().manual_seed(0))
         fixed[0] = 0.0
         self.register_buffer("_noise", fixed, persistent=False)
@@ -99,29 +100,30 @@ class BEAR(Algorithm):
         return {
             "critic": ops.squared_td_loss(q, ops.td_target(batch.reward, batch.discount, next_value)),
             "behaviour": self.behaviour.loss(features, batch.action),
-            "actor": multiplier.detach() * excess + self._ascent(features, torch.tanh(own)),
+            "actor": multiplier.detach() * excess + self._ascent_loss(features, torch.tanh(own)),
             "multiplier": -multiplier * excess.detach(),
         }
 
     def _next_value(self, next_features: Tensor) -> Tensor:
-        mean, log_std = self.actor(next_features)
+        mean, log_std = self.target_actor(next_features)
         actions = torch.tanh(ops.sample_before_tanh(mean, log_std, self.config.n_actions))
         q = self.target_critic.many(next_features, actions)
         share = self.config.soft_minimum
         return (share * q.amin(dim=0) + (1.0 - share) * q.amax(dim=0)).amax(dim=1)
 
-    def _ascent(self, features: Tensor, actions: Tensor) -> Tensor:
-        if int(self.updates) < self.config.warm_up:
+    def _ascent_loss(self, features: Tensor, actions: Tensor) -> Tensor:
+        if not self.ascent.is_on:
             return features.new_zeros(())
         with frozen(self.critic):
             return -self.critic.many(features, actions).amin(dim=0).mean()
 
     def after_step(self) -> None:
-        """Move the target critics, and keep the multiplier in its range: clamped in the loss it could never come back."""
+        """Move the targets, and keep the multiplier in its range: clamped in the loss it could never come back."""
         with torch.no_grad():
             self.log_multiplier.clamp_(*_LOG_MULTIPLIER_RANGE)
-        ops.soft_update(self.target_critic.parameters(), self.critic.parameters(), self.config.target_rate)
-        self.updates += 1
+        for target, online in ((self.target_critic, self.critic), (self.target_actor, self.actor)):
+            ops.soft_update(target.parameters(), online.parameters(), self.config.target_rate)
+        self.ascent.advance()
 
     def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
         """The best of several samples by the smaller critic, of the same draws each time if deterministic."""
@@ -141,5 +143,6 @@ class BEAR(Algorithm):
         ]
 
     def synchronise_targets(self) -> None:
-        """Set the target critics to the critics."""
+        """Set the targets to the networks."""
         self.target_critic.load_state_dict(self.critic.state_dict())
+        self.target_actor.load_state_dict(self.actor.state_dict())

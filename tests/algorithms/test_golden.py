@@ -18,6 +18,7 @@ GOLDEN: dict[str, dict[str, float]] = {
     "cal_ql": {"weights": 267.66, "critic": 52.9, "actor": -1.1334, "temperature": 3.3236},
     "awr": {"weights": 152.55, "value": 0.74581, "actor": 5.4908},
     "brac": {"weights": 323.01, "critic": 0.36783, "behaviour": 1.4311, "actor": 0.025447},
+    "bear": {"weights": 443.25, "critic": 0.49173, "behaviour": 0.39651, "actor": 0.14539, "multiplier": -0.14539},
     "discrete_cql": {"weights": 207.27, "critic": 2.129},
 }
 
