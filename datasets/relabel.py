@@ -152,7 +152,7 @@ class ActorGoals:
     the higher actor is to propose. Both stop at the episode's end.
     """
 
-    critic: Hindsight
+    critic: Relabeler
     actor: Hindsight
     subgoal_steps: int = 0
     """How many transitions ahead a subgoal lies; 0 for none."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flywheel.algorithms import ops
 from flywheel.algorithms._gaussian import GaussianPolicy, GaussianPolicyConfig
-from flywheel.algorithms.base import Sizes
+from flywheel.algorithms.base import Relabelling, Sizes
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
 from flywheel.networks.actors import UnitGaussianActor
@@ -38,7 +38,7 @@ class GoalAgent(GaussianPolicy):
     """A Gaussian policy that reaches goals."""
 
     Actor = UnitGaussianActor
-    relabel: ClassVar[Literal["task", "hindsight", "hierarchical", "contrastive", "actionable"]] = "hindsight"
+    relabel: ClassVar[Relabelling] = "hindsight"
 
     def __init__(self, config: GoalConfig, sizes: Sizes, actor_features: int | None = None) -> None:
         """Raises `FlywheelError` unless there are goals."""

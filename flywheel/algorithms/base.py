@@ -17,6 +17,8 @@ from flywheel.networks.critics import Ensemble, ValueFunction
 from flywheel.networks.encoders import StateEncoder
 from flywheel.networks.mlp import Activation, Layers
 
+Relabelling = Literal["task", "hindsight", "hierarchical", "contrastive", "actionable", "actionable_ahead"]
+"""How transitions can be relabelled for an algorithm (`training.recipe`)."""
 _PRETRAINED = ("encoder.", "actor.", "critic.hidden.")
 """What another algorithm can start from. Never a critic's output layer: it is a logit in one, a return in another."""
 
@@ -66,7 +68,7 @@ class Algorithm(nn.Module, ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[AlgorithmConfig]]
-    relabel: ClassVar[Literal["task", "hindsight", "hierarchical", "contrastive", "actionable"]] = "task"
+    relabel: ClassVar[Relabelling] = "task"
     """How transitions are to be relabelled for it."""
     needs_returns: ClassVar[bool] = False
     """Whether it needs the returns that the data went on to collect."""

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from flywheel.algorithms.base import Algorithm
+from flywheel.algorithms.base import Algorithm, Relabelling
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.columns import PICTURE_POOL, Columns
 from flywheel.datasets.mixture import Mixture
@@ -21,7 +21,7 @@ from flywheel.datasets.table import EpisodeTable
 from flywheel.policy import LearnedPolicy
 from flywheel.training.impersonation import Impersonate, TaskOutcome, rebalanced, task_numbers
 
-Relabel = Literal["auto", "task", "task_goal", "hindsight", "hierarchical", "contrastive", "actionable"]
+Relabel = Literal["auto", "task_goal", Relabelling]
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ class DataConfig:
     """Learn from the episodes for which this holds alone, as in 'flywheel store query': "success and started > '2026-11-01'"."""
     relabel: Relabel = "auto"
     """Where rewards and goals come from: the store (task), the store and one goal that stands for the task (task_goal),
-    hindsight, hindsight with subgoals on the way (hierarchical), what came later in the same episode alone (contrastive), or
-    Actionable Models' hindsight and chaining (actionable); auto takes what the algorithm expects."""
+    hindsight, hindsight with subgoals on the way (hierarchical), what came later in the same episode alone (contrastive),
+    Actionable Models' hindsight and chaining (actionable), or these with goals of the actor's own and what lies ahead
+    (actionable_ahead); auto takes what the algorithm expects."""
     n_step: int = 1
     """Transitions that a target spans until it bootstraps; fewer where the episode ends or the goal is reached."""
     balance: Literal["transitions", "episodes", "tasks"] = "transitions"
@@ -76,9 +77,9 @@ class DataConfig:
     """The mixture of the actor's goals, where it is not the critic's; OGBench's for data that has to be stitched is half future,
     half random."""
     subgoal_steps: int = 25
-    """How many transitions ahead a subgoal lies, where relabel is hierarchical; 10 for manipulation (HIQL)."""
+    """How many transitions ahead a subgoal lies, where relabel is hierarchical or actionable_ahead; 10 for manipulation."""
     actionable: ActionableGoals = field(default_factory=ActionableGoals)
-    """The two streams, where relabel is actionable."""
+    """The two streams, where relabel is actionable or actionable_ahead."""
 
 
 @dataclass(frozen=True)
@@ -142,10 +143,11 @@ def _with_goals(
             return Recipe(sampler, TaskGoal(goal), goal_conditioned=True, goal_state=goal)
         case "hindsight":
             return Recipe(sampler, ActorGoals(data.hindsight, data.actor_hindsight), goal_conditioned=True)
-        case "hierarchical":
+        case "hierarchical" | "actionable_ahead" as kind:
             if data.subgoal_steps < 1:
                 raise FlywheelError(f"Subgoals lie at least 1 step ahead, not {data.subgoal_steps}.")
-            goals = ActorGoals(data.hindsight, data.actor_hindsight, data.subgoal_steps)
+            critic = data.hindsight if kind == "hierarchical" else data.actionable
+            goals = ActorGoals(critic, data.actor_hindsight, data.subgoal_steps)
             return Recipe(sampler, goals, goal_conditioned=True)
         case "contrastive":
             future = replace(data.hindsight, p_current=0.0, p_future=1.0, p_random=0.0, p_final=0.0)

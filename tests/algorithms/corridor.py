@@ -45,10 +45,13 @@ def episodes(seed: int, count: int = 120) -> list[tuple[np.ndarray, np.ndarray]]
 
 
 def actionable_batch(
-    data: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator, size: int, p_chained: float = 0.5
+    data: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator, size: int, p_chained: float = 0.5, ahead: int = 0
 ) -> Batch:
-    """Hindsight and chained sub-trajectories, as `flywheel.datasets.relabel.ActionableGoals` defines them."""
-    rows = []
+    """Hindsight and chained sub-trajectories, as `flywheel.datasets.relabel.ActionableGoals` defines them.
+
+    With `ahead` there are the actor's own goals and what lies so many steps on the way to them, as `ActorGoals` has them.
+    """
+    rows, on_the_way = [], []
     for _ in range(size):
         positions, actions = data[rng.integers(len(data))]
         t = rng.integers(len(actions))
@@ -58,6 +61,9 @@ def actionable_batch(
         goal = other[rng.integers(1, len(other))] if chained else positions[i + 1]
         reached = t == i and not chained
         rows.append((positions[t], actions[t], positions[t + 1], goal, float(reached), t == i and chained))
+        if ahead:
+            end = rng.integers(t, len(actions)) + 1
+            on_the_way.append((positions[end], positions[min(t + ahead, end)]))
     observation, action, following, goal, reached, is_chained = (
         torch.tensor(np.array(column)) for column in zip(*rows, strict=True)
     )
@@ -70,7 +76,15 @@ def actionable_batch(
         next_observation={"state": following.float()},
         goal={"state": goal.float()},
         is_chained=is_chained,
+        **_ahead(on_the_way),
     )
+
+
+def _ahead(on_the_way: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, dict[str, torch.Tensor]]:
+    if not on_the_way:
+        return {}
+    goal, later = (torch.tensor(np.array(column)).float() for column in zip(*on_the_way, strict=True))
+    return {"actor_goal": {"state": goal}, "high_actor_target": {"state": later}}
 
 
 def hindsight_batch(

@@ -123,7 +123,7 @@ def test_cem_needs_no_actor_and_finds_the_best_action() -> None:
 @pytest.mark.parametrize("maximise", ["actor", "cem"])
 def test_values_propagate_across_two_stitched_episodes(reward_scale: str, maximise: str) -> None:
     """A13 (iii). Episode A walks 0-1-2, B walks 1-2-3-4; from 0 to 4 there is a way that neither went, to 5 there is none."""
-    batch = _two_episodes()
+    batch = two_episodes()
     config = ActionableModelsConfig(
         hidden=(64, 64),
         learning_rate=2e-3,
@@ -142,7 +142,7 @@ def test_values_propagate_across_two_stitched_episodes(reward_scale: str, maximi
     assert value[3:].max() < (0.15 if maximise == "actor" else 0.25)  # CEM also finds what the critic extrapolates
 
 
-def _two_episodes() -> Batch:
+def two_episodes() -> Batch:
     """Every row of both streams: (state, next, goal, reached, chained end), with one-hot states."""
     rows = []
     for episode, others in (((0, 1, 2), (3, 4, 5)), ((1, 2, 3, 4), (0, 5))):

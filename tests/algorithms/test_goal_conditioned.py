@@ -27,6 +27,7 @@ SETTINGS = {
     "gciql": {"alpha": 0.1, "target_rate": 0.02},
     "crl": {"latent_dim": 16, "alpha": 0.3},
     "hiql": {"target_rate": 0.02},
+    "implicit_actionable_models": {"target_rate": 0.02},
 }
 
 
@@ -39,7 +40,10 @@ def _make(name: str, sizes: Sizes, **settings: object) -> Algorithm:
 def test_goals_of_the_corridor_are_reached(name: str) -> None:
     torch.manual_seed(0)
     data, rng = corridor.episodes(0), np.random.default_rng(0)
-    batches = [corridor.hindsight_batch(data, rng, 256, contrastive=name == "crl") for _ in range(40)]
+    if name == "implicit_actionable_models":
+        batches = [corridor.actionable_batch(data, rng, 256, ahead=3) for _ in range(40)]
+    else:
+        batches = [corridor.hindsight_batch(data, rng, 256, contrastive=name == "crl") for _ in range(40)]
     algorithm = _make(name, Sizes(2, 2, goal_conditioned=True))
     algorithm.set_statistics(torch.tensor([0.5, 0.0]), torch.tensor([0.4, 0.4]))
     fit(algorithm, lambda number: batches[number % 40], range(600)).eval()
