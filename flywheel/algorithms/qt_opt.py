@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from flywheel.algorithms import ops
 from flywheel.algorithms._cem import Found, cross_entropy_method, fixed_noise
+from flywheel.algorithms._turn import Turn
 from flywheel.algorithms.base import Algorithm, AlgorithmConfig, Sizes, group
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
@@ -43,7 +44,7 @@ class QTOptConfig(AlgorithmConfig):
     target_rate: float = 0.005
     """How far Qbar_1 moves towards Q at each update (the paper's 1e-4 is for 15 million updates)."""
     lag: int = 1_000
-    """Updates after which Qbar_2 becomes Qbar_1 as it is then."""
+    """Updates after which Qbar_2 becomes Qbar_1 as it is then, and a batch's rewards are looked at."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.cem_elites <= self.cem_samples:
@@ -57,7 +58,6 @@ class QTOpt(Algorithm):
 
     name = "qt_opt"
     Config = QTOptConfig
-    updates: Tensor
     _cem_noise: Tensor
 
     def __init__(self, config: QTOptConfig, sizes: Sizes) -> None:
@@ -67,19 +67,22 @@ class QTOpt(Algorithm):
         nn.init.constant_(self.critic.output.bias, _INITIAL_LOGIT)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.lagged_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.register_buffer("updates", torch.zeros(()))
+        self.renewal = Turn(interval=config.lag)
         noise = fixed_noise(config.cem_iterations, config.cem_samples, sizes.action)
         self.register_buffer("_cem_noise", noise, persistent=False)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The cross entropy of the module's equations; raises `FlywheelError` for rewards outside [0, 1]."""
-        if float(batch.reward.min()) < 0.0 or float(batch.reward.max()) > 1.0:
-            raise FlywheelError("QT-Opt learns probabilities of success and needs rewards in [0, 1]; use another algorithm.")
+        """The cross entropy of the module's equations; raises `FlywheelError` for rewards outside [0, 1].
+
+        It looks for these now and then, from the first update on: on a GPU each look is waited for.
+        """
+        if self.renewal.is_on:
+            _refuse_other_rewards(batch.reward)
         features, next_features = self.features(batch)
         with torch.no_grad():
             action = self._search(self.target_critic, next_features, self._random_rounds(len(batch))).best
             both = torch.cat([critic(next_features, action) for critic in (self.target_critic, self.lagged_critic)])
-            target = ops.td_target(batch.reward, batch.discount, torch.sigmoid(both.amin(dim=0))).clamp(max=1.0)
+            target = ops.td_target(batch.reward, batch.discount, torch.sigmoid(both.amin(dim=0))).clamp(0.0, 1.0)
         logit = self.critic(features, batch.action).squeeze(0)
         self._metrics = {"q": torch.sigmoid(logit.detach()).mean(), "target": target.mean()}
         return {"critic": nn.functional.binary_cross_entropy_with_logits(logit, target)}
@@ -109,9 +112,9 @@ class QTOpt(Algorithm):
     def after_step(self) -> None:
         """Move Qbar_1, and now and then Qbar_2."""
         ops.soft_update(self.target_critic.parameters(), self.critic.parameters(), self.config.target_rate)
-        self.updates += 1
-        if int(self.updates) % self.config.lag == 0:
+        if self.renewal.is_on:
             self.lagged_critic.load_state_dict(self.target_critic.state_dict())
+        self.renewal.advance()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The critic."""
@@ -121,3 +124,8 @@ class QTOpt(Algorithm):
         """Set Qbar_1 and Qbar_2 to Q."""
         self.target_critic.load_state_dict(self.critic.state_dict())
         self.lagged_critic.load_state_dict(self.critic.state_dict())
+
+
+def _refuse_other_rewards(reward: Tensor) -> None:
+    if float(reward.min()) < 0.0 or float(reward.max()) > 1.0:
+        raise FlywheelError("QT-Opt learns probabilities of success and needs rewards in [0, 1]; use another algorithm.")

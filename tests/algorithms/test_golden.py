@@ -19,6 +19,7 @@ GOLDEN: dict[str, dict[str, float]] = {
     "awr": {"weights": 152.55, "value": 0.74581, "actor": 5.4908},
     "brac": {"weights": 323.01, "critic": 0.36783, "behaviour": 1.4311, "actor": 0.025447},
     "bear": {"weights": 443.25, "critic": 0.49173, "behaviour": 0.39651, "actor": 0.14539, "multiplier": -0.14539},
+    "qt_opt": {"weights": 158.36, "critic": 0.90202},
     "discrete_cql": {"weights": 207.27, "critic": 2.129},
 }
 
