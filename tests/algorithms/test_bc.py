@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from flywheel.algorithms.base import Sizes
 from flywheel.algorithms.bc import BC, BCConfig
+from tests.algorithms import hand
 from tests.algorithms.batches import ACTION_DIM, STATE_DIM, fit, random_batch
 
 
@@ -27,3 +29,11 @@ def test_behaviour_cloning_is_maximum_likelihood() -> None:
     mean, log_std = algorithm.actor(same[:1])
     assert mean[0].tolist() == pytest.approx(action.mean(0).tolist(), abs=0.01)
     assert log_std[0].exp().tolist() == pytest.approx(action.std(0).tolist(), abs=0.01)
+
+
+def test_loss_by_hand() -> None:
+    algorithm = BC(BCConfig(hidden=hand.HIDDEN), hand.SIZES)
+    hand.set_actor(algorithm.actor, 0.3, -0.7)
+    standardised = (hand.A - np.tanh(0.3)) / np.exp(-0.7)
+    expected = np.mean(0.5 * standardised**2 - 0.7 + 0.5 * np.log(2 * np.pi))
+    assert algorithm.losses(hand.three_rows())["actor"].item() == pytest.approx(expected, rel=1e-5)

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+import pytest
 import torch
 
 from flywheel.algorithms.base import Sizes
 from flywheel.algorithms.iql import IQL, IQLConfig
+from tests.algorithms import hand
 from tests.algorithms.batches import ACTION_DIM, STATE_DIM, random_batch
+from tests.algorithms.hand import DISCOUNT, FOLLOWING, HIDDEN, SIZES, A, R, S, q
 
 
 def _iql() -> IQL:
@@ -43,3 +47,23 @@ def test_a_terminal_row_does_not_look_at_what_follows() -> None:
     terminal = dataclasses.replace(batch, discount=torch.zeros_like(batch.discount))
     moved = dataclasses.replace(terminal, next_observation={"state": batch.next_observation["state"] + 100})
     assert torch.equal(algorithm.losses(terminal)["critic"], algorithm.losses(moved)["critic"])
+
+
+def test_losses_by_hand() -> None:
+    """The first row's advantage is positive, the others' are negative."""
+    algorithm = IQL(IQLConfig(hidden=HIDDEN), SIZES)
+    online, target = ((0.3, -0.1), (0.5, 2.0)), ((0.2, 0.4), (1.0, 1.5))
+    hand.set_critic(algorithm.critic, *online)
+    hand.set_critic(algorithm.target_critic, *target)
+    hand.set_value(algorithm.value, 0.5)
+    hand.set_actor(algorithm.actor, 0.3, -0.7)
+    advantage = q(*target, S, A).min(axis=0) - (0.5 + S)
+    assert (advantage > 0).tolist() == [True, False, False]
+    log_prob = -0.5 * ((A - np.tanh(0.3)) / np.exp(-0.7)) ** 2 + 0.7 - 0.5 * np.log(2 * np.pi)
+    expected = {
+        "value": np.mean(np.where(advantage > 0, 0.7, 0.3) * advantage**2),
+        "critic": sum(np.mean((R + DISCOUNT * (0.5 + FOLLOWING) - values) ** 2) for values in q(*online, S, A)),
+        "actor": -np.mean(np.exp(3 * advantage) * log_prob),
+    }
+    losses = algorithm.losses(hand.three_rows())
+    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-5)
