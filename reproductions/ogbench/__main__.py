@@ -23,6 +23,7 @@ import tyro
 
 from flywheel.bench.machine import describe
 from flywheel.core.errors import FlywheelError
+from flywheel.datasets.relabel import ActionableGoals
 from flywheel.datasets.store import EpisodeStore
 from flywheel.rollout.evaluate import EvaluateConfig, evaluate
 from flywheel.tasks.ogbench import GOALS
@@ -138,7 +139,10 @@ def _ours(config: Config, row: Result, store: EpisodeStore, folder: Path) -> Res
 
 def _training(config: Config, row: Result, store: EpisodeStore, folder: Path) -> TrainConfig:
     own = dict(row.settings)
-    data = DataConfig(batch_size=row.batch_size, subgoal_steps=own.pop("subgoal_steps", 25))
+    streams = {name: own.pop(name) for name in ("p_chained", "horizon") if name in own}
+    data = DataConfig(
+        batch_size=row.batch_size, subgoal_steps=own.pop("subgoal_steps", 25), actionable=ActionableGoals(**streams)
+    )
     if config.episodes < EPISODES:
         data = replace(data, where=f"seed < {config.episodes}")
     algorithm: Any = algorithm_class(row.algorithm).Config()
