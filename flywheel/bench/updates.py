@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator
 
 import torch
-from torch.optim import Adam
 
 from flywheel.algorithms.base import Algorithm, Sizes
 from flywheel.bench.data import ACTION_DIM, OBSERVATION_DIM, measure
 from flywheel.core import registry
 from flywheel.core.batch import Batch
 from flywheel.datasets.columns import Columns
+from flywheel.training.adam import FusedAdam
 from flywheel.training.data import ChunkSource
 from flywheel.training.recipe import DataConfig, make_recipe
 
@@ -31,7 +31,7 @@ class Updater:
         recipe = make_recipe(DataConfig(), cls, columns)
         torch.manual_seed(0)
         self._algorithm = cls(cls.Config(hidden=hidden), Sizes(OBSERVATION_DIM, ACTION_DIM, recipe.goal_conditioned))
-        self._optimizer = Adam(self._algorithm.parameter_groups(), fused=True)
+        self._optimizer = FusedAdam(self._algorithm.parameter_groups())
         source = ChunkSource(columns, recipe.sampler, recipe.relabeler, batch_size=BATCH_SIZE, discount=DISCOUNT, seed=0)
         self._batches = _batches(source)
 
@@ -39,7 +39,7 @@ class Updater:
         """Sample a batch, compute the losses, take the step; returns 1, the number of updates."""
         losses = self._algorithm.losses(next(self._batches))
         self._optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(list(losses.values()))
         self._optimizer.step()
         self._algorithm.after_step()
         return 1

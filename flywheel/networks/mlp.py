@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from flywheel.networks.gelu import gelu
+
 Activation = Literal["relu", "gelu"]
 
 
@@ -32,7 +34,7 @@ class Layers:
 
 def activate(features: Tensor, activation: Activation) -> Tensor:
     """The activation, in place where that is allowed: a linear layer's backward does not need its own output."""
-    return torch.relu_(features) if activation == "relu" else nn.functional.gelu(features, approximate="tanh")
+    return torch.relu_(features) if activation == "relu" else gelu(features)
 
 
 class MLP(nn.Module):

@@ -12,11 +12,12 @@ from typing import Any, Literal
 import torch
 from lightning import LightningModule
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from flywheel.algorithms.base import Algorithm
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
+from flywheel.training.adam import FusedAdam
 from flywheel.training.data import WHOLE, Part
 from flywheel.training.faults import Fault, first_non_finite, flatten
 
@@ -75,7 +76,7 @@ class AlgorithmModule(LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """One Adam over all parameters; a learning rate per network comes as a parameter group."""
-        return Adam(self.algorithm.parameter_groups(), fused=True)
+        return FusedAdam(self.algorithm.parameter_groups())
 
     def training_step(self, chunk: Batch, _: int) -> None:
         """Take one update per batch of the chunk; raises `NonFiniteError` with the update that was to blame."""
@@ -134,7 +135,7 @@ class AlgorithmModule(LightningModule):
         with torch.autocast(batch.action.device.type, torch.bfloat16, enabled=self._is_mixed):
             losses = self._losses(batch)
         optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(list(losses.values()))
         if self.part.world > 1:
             self._average_gradients()
         optimizer.step()

@@ -7,10 +7,10 @@ import os
 import time
 
 import torch
-from torch.optim import Adam
 
 from flywheel.algorithms.base import Algorithm
 from flywheel.core.batch import Batch
+from flywheel.training.adam import FusedAdam
 
 _WARM, _TIMED, _ROUNDS = 3, 8, 3
 _WORTH = 0.9
@@ -24,7 +24,7 @@ def choose_threads(algorithm: Algorithm, batch: Batch, processes: int = 1) -> in
     """
     every = max(1, _cores() // processes)
     trial = copy.deepcopy(algorithm)
-    optimizer = Adam(trial.parameter_groups(), fused=True)
+    optimizer = FusedAdam(trial.parameter_groups())
     seconds: dict[int, list[float]] = {1: [], every: []}
     for _ in range(_ROUNDS):  # in turns: what else runs on the machine changes
         for threads, found in seconds.items():
@@ -38,11 +38,11 @@ def choose_threads(algorithm: Algorithm, batch: Batch, processes: int = 1) -> in
     return chosen
 
 
-def _update(algorithm: Algorithm, optimizer: Adam, batch: Batch, times: int) -> None:
+def _update(algorithm: Algorithm, optimizer: FusedAdam, batch: Batch, times: int) -> None:
     for _ in range(times):
         losses = algorithm.losses(batch)
         optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(list(losses.values()))
         optimizer.step()
         algorithm.after_step()
 
