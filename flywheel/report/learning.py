@@ -33,7 +33,7 @@ def learning_curve(lines: Sequence[Line], title: str) -> str:
             axes.axhline(success[0], color=colour, linewidth=0.7, linestyle=":")
             axes.fill_between(episodes, low, high, color=colour, alpha=0.15, linewidth=0)
             axes.plot(episodes, success, color=colour, linewidth=2, marker="o", markersize=4, label=line.name)
-        axes.set_ylim(0, 1)
+        axes.set_ylim(0, 1.03)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         axes.set_xlabel("episodes collected online")
         axes.set_title(title, loc="left")
