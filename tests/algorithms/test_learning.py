@@ -52,26 +52,26 @@ _FAST = {"hidden": (64, 64), "target_rate": 0.02}
 _RATES = {"actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3}
 _ONE_RATE = {"learning_rate": 1e-3}
 LEARNERS = {
-    "iql": (0.9, {"expectile": 0.9, "inverse_temperature": 10.0, **_ONE_RATE}),
-    "cql": (0.9, {"conservative_weight": 0.5, **_RATES}),
-    "cal_ql": (0.9, {"conservative_weight": 0.5, "n_actions": 4, **_RATES}),
-    "awac": (0.9, {"inverse_temperature": 10.0, **_ONE_RATE}),
-    "td3_bc": (0.7, {"alpha": 10.0, **_ONE_RATE}),
-    "brac": (0.9, {"alpha": 0.02, "warm_up": 100, **_RATES}),
-    "bear": (0.5, {"threshold": 0.1, "warm_up": 100, **_RATES}),
-    "qt_opt": (0.7, {"cem_samples": 32, "lag": 50, **_ONE_RATE}),
+    "iql": (500, {"expectile": 0.9, "inverse_temperature": 10.0, **_ONE_RATE}),
+    "cql": (500, {"conservative_weight": 0.5, "n_actions": 4, **_RATES}),
+    "cal_ql": (700, {"conservative_weight": 0.5, "n_actions": 4, **_RATES}),
+    "awac": (500, {"inverse_temperature": 10.0, **_ONE_RATE}),
+    "td3_bc": (500, {"alpha": 10.0, **_ONE_RATE}),
+    "brac": (500, {"alpha": 0.02, "warm_up": 100, **_RATES}),
+    "bear": (500, {"threshold": 0.3, "n_actions": 5, "warm_up": 100, **_RATES}),
+    "qt_opt": (500, {"cem_samples": 32, "lag": 50, **_ONE_RATE}),
 }
-"""The successes that each must reach at least, and its settings: cloning reaches less than 0.3."""
+"""The updates of each, and its settings: cloning succeeds in less than 0.3."""
 
 
 @pytest.mark.parametrize("name", list(LEARNERS))
 def test_offline_learning_finds_the_good_part_of_mixed_behaviour(name: str) -> None:
-    least, settings = LEARNERS[name]
+    updates, settings = LEARNERS[name]
     cls = registry.load("algorithms", name, Algorithm)
     torch.manual_seed(0)
     algorithm = cls(cls.Config(**_FAST, **settings), Sizes(2, 2))
-    fit(algorithm, lambda number: _with_returns(_batch(number)), range(1200))
-    assert _successes(algorithm.eval()) > least
+    fit(algorithm, lambda number: _with_returns(_batch(number)), range(updates))
+    assert _successes(algorithm.eval()) > 0.85
 
 
 def test_awr_imitates_what_returned_more() -> None:
