@@ -129,7 +129,8 @@ class HIQL(GoalAgent):
     def _high_loss(self, batch: Batch) -> Tensor:
         assert batch.high_actor_target is not None
         features = self.encoder(batch.observation, batch.actor_goal)
-        _, advantage = self._progress(features, self.encoder(batch.high_actor_target, batch.actor_goal))
+        ahead = {**batch.observation, **batch.high_actor_target}  # of the same task
+        _, advantage = self._progress(features, self.encoder(ahead, batch.actor_goal))
         with torch.no_grad():
             target = self.value.represent(self.encoder(batch.observation, batch.high_actor_target))
         mean, log_std = self.high_actor(features)

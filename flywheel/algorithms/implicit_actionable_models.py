@@ -110,7 +110,8 @@ class ImplicitActionableModels(GoalAgent):
         goal = batch.goal if batch.actor_goal is None else batch.actor_goal
         assert batch.high_actor_target is not None
         with torch.no_grad():
-            both = torch.cat([features, self.encoder(batch.high_actor_target, goal)])
+            ahead = {**batch.observation, **batch.high_actor_target}  # of the same task
+            both = torch.cat([features, self.encoder(ahead, goal)])
             here, ahead = self.value(both).chunk(2)
         mean, log_std = self.actor(features)
         return weighted_imitation(ops.gaussian_log_prob(mean, log_std, batch.action), ahead - here, self.config.alpha)

@@ -116,6 +116,20 @@ def test_deterministic_actions_depend_on_the_goal_and_on_no_other_row(algorithm:
     assert not torch.equal(together, elsewhere)
 
 
+@pytest.mark.parametrize("name", registry.names("algorithms"))
+def test_a_task_is_told_apart_beside_the_goal(name: str) -> None:
+    cls = registry.load("algorithms", name, Algorithm)
+    algorithm = cls(cls.Config(hidden=(16, 12)), Sizes(STATE_DIM, ACTION_DIM, True, tasks=3))
+    batch, losses = random_batch(0), []
+    for task in (torch.arange(16) % 3, torch.zeros(16, dtype=torch.long)):
+        now, following = ({**observation, "task": task} for observation in (batch.observation, batch.next_observation))
+        torch.manual_seed(1)
+        losses.append(algorithm.losses(dataclasses.replace(batch, observation=now, next_observation=following)))
+    for key, loss in losses[0].items():
+        assert torch.isfinite(loss)
+        assert loss != losses[1][key]
+
+
 def test_restored_state_continues_bit_identically(algorithm: Algorithm) -> None:
     optimizer = optimizer_of(algorithm)
     for number in range(3):
