@@ -9,7 +9,7 @@ from tests.algorithms import hand
 from tests.algorithms.batches import optimizer_of, update
 from tests.algorithms.hand import DISCOUNT, FOLLOWING, HIDDEN, SIZES, A, R, S, q
 
-ONLINE, TARGET = ((0.3, -0.1), (0.5, 2.0)), ((0.2, 0.4), (1.0, -1.5))
+ONLINE, TARGET = ((0.3, -0.4), (0.5, 2.0)), ((0.2, 0.4), (1.0, -1.5))
 MEAN, TARGET_MEAN = 0.3, 0.9
 
 
@@ -29,20 +29,21 @@ def test_defaults_are_the_official_ones() -> None:
 
 
 def test_losses_by_hand() -> None:
-    """The noise is so large that it is clipped, and one of the noisy actions is."""
+    """The noise is so large that it is clipped, downwards too, and one of the noisy actions is."""
     algorithm = _td3_bc(target_noise=2.0)
-    torch.manual_seed(3)
+    torch.manual_seed(0)
     noise = 2.0 * hand.normal(3, 1)[:, 0]
-    torch.manual_seed(3)
+    torch.manual_seed(0)
     losses = algorithm.losses(hand.three_rows())
 
     noisy = np.tanh(TARGET_MEAN) + np.clip(noise, -0.5, 0.5)
-    assert (np.abs(noise) > 0.5).any()
-    assert (np.abs(noisy) > 1).any()
+    assert noise[2] < -0.5  # upwards the clipped action would hide it, and the second row is terminal
+    assert (noisy > 1).any()
     target = R + DISCOUNT * q(*TARGET, FOLLOWING, np.clip(noisy, -1, 1)).min(axis=0)
     critic = sum(np.mean((values - target) ** 2) for values in q(*ONLINE, S, A))
     own = np.full(3, np.tanh(MEAN))
-    first = q(*ONLINE, S, own)[0]
+    first, second = q(*ONLINE, S, own)
+    assert (first > second).all()  # the actor climbs the first critic, not the smaller one
     actor = -2.5 * np.mean(first) / np.mean(np.abs(first)) + np.mean((own - A) ** 2)
     assert losses["critic"].item() == pytest.approx(critic, rel=1e-5)
     assert losses["actor"].item() == pytest.approx(actor, rel=1e-5)
@@ -57,6 +58,14 @@ def test_the_scale_of_the_value_gives_no_gradient() -> None:
     scale = 2.5 / np.mean(np.abs(q(*ONLINE, S, np.full(3, own))[0]))
     expected = (-scale * ONLINE[1][0] + np.mean(2 * (own - A))) * (1 - own**2)
     assert algorithm.actor.mean.bias.grad.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_critic_that_values_everything_at_zero_leaves_imitation() -> None:
+    """As one does whose output layer was set to zero for pretrained weights: its scale is not divided by."""
+    algorithm = _td3_bc()
+    algorithm.critic.zero_output()
+    imitation = np.mean((np.tanh(MEAN) - A) ** 2)
+    assert algorithm.losses(hand.three_rows())["actor"].item() == pytest.approx(imitation, rel=1e-5)
 
 
 def test_actor_and_targets_move_at_every_second_update() -> None:
