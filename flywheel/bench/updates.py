@@ -37,8 +37,8 @@ class Updater:
 
     def update(self) -> int:
         """Sample a batch, compute the losses, take the step; returns 1, the number of updates."""
-        losses = self._algorithm.losses(next(self._batches))
         self._optimizer.zero_grad(set_to_none=True)
+        losses = self._algorithm.losses(next(self._batches))
         torch.autograd.backward(list(losses.values()))
         self._optimizer.step()
         self._algorithm.after_step()

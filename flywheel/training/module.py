@@ -131,10 +131,10 @@ class AlgorithmModule(LightningModule):
     def _take_update(self, batch: Batch) -> dict[str, Tensor]:
         """Its losses, detached."""
         optimizer = self._optimizer
+        optimizer.zero_grad(set_to_none=True)  # before the losses, which then lie where the gradients were, in the core's cache
         torch.manual_seed(seed_of(self.seed, self.update, self.part.rank))
         with torch.autocast(batch.action.device.type, torch.bfloat16, enabled=self._is_mixed):
             losses = self._losses(batch)
-        optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(list(losses.values()))
         if self.part.world > 1:
             self._average_gradients()

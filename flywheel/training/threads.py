@@ -40,8 +40,8 @@ def choose_threads(algorithm: Algorithm, batch: Batch, processes: int = 1) -> in
 
 def _update(algorithm: Algorithm, optimizer: FusedAdam, batch: Batch, times: int) -> None:
     for _ in range(times):
-        losses = algorithm.losses(batch)
         optimizer.zero_grad(set_to_none=True)
+        losses = algorithm.losses(batch)
         torch.autograd.backward(list(losses.values()))
         optimizer.step()
         algorithm.after_step()
