@@ -10,7 +10,7 @@ from flywheel.core.batch import Batch
 from flywheel.networks.critics import Ensemble
 from tests.algorithms.hand import DISCOUNT, FOLLOWING, R, S, three_rows
 
-ONLINE = np.array([[0.3, 0.5, -0.2], [0.4, 0.1, 0.3]])
+ONLINE = np.array([[0.3, 2.5, 0.7], [0.4, -1.0, 0.7]])
 TARGET = np.array([[1.0, -0.5, 0.2], [0.6, 0.7, -0.3]])
 SLOPES = np.array([1.0, -1.0, 0.5])
 CHOSEN = np.array([2, 0, 1])
@@ -48,7 +48,8 @@ def _batch() -> Batch:
 def test_losses_by_hand(weight: float) -> None:
     """The critics choose the next action, the targets value it."""
     best = _values(ONLINE, FOLLOWING).min(axis=0).argmax(axis=1)
-    assert (best != _values(TARGET, FOLLOWING).min(axis=0).argmax(axis=1)).any()
+    others = _values(ONLINE, FOLLOWING).max(axis=0), _values(TARGET, FOLLOWING).min(axis=0)
+    assert all((best != other.argmax(axis=1))[DISCOUNT > 0].all() for other in others)
     rows = np.arange(3)
     target = R + DISCOUNT * _values(TARGET, FOLLOWING)[:, rows, best].min(axis=0)
     values = _values(ONLINE, S)
