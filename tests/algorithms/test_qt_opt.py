@@ -44,7 +44,7 @@ def _smallest_action() -> np.ndarray:
 @pytest.mark.parametrize("lagged", [(0.1, 0.5), (3.0, 0.5)])
 def test_losses_by_hand(lagged: tuple[float, float]) -> None:
     """The average critic chooses the action, and the smaller of it and its older copy values it: the latter, then the former."""
-    algorithm, rewards = _qt_opt(), np.array([0.9, 1.0, 0.25])
+    algorithm, rewards = _qt_opt(), np.array([0.9, 1.0, 0.05])
     hand.set_critic(algorithm.lagged_critic, lagged[:1], lagged[1:])
     torch.manual_seed(8)
     batch = dataclasses.replace(hand.three_rows(), reward=torch.tensor(rewards, dtype=torch.float32))
@@ -54,7 +54,7 @@ def test_losses_by_hand(lagged: tuple[float, float]) -> None:
     both = _logit(TARGET, FOLLOWING, action), _logit(lagged, FOLLOWING, action)
     assert (both[0] > both[1]).all() == (lagged == (0.1, 0.5))
     target = rewards + DISCOUNT * _sigmoid(np.minimum(*both))
-    assert (target > 1).tolist() == [True, False, lagged == (3.0, 0.5)]
+    assert (target > 1).tolist() == [True, False, False]
     q = _sigmoid(_logit(ONLINE, S, A))
     entropy = -(np.minimum(target, 1) * np.log(q) + (1 - np.minimum(target, 1)) * np.log(1 - q))
     assert losses["critic"].item() == pytest.approx(entropy.mean(), rel=1e-5)
