@@ -67,6 +67,20 @@ def test_losses_by_hand(penalty: str, divergence: str) -> None:
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("divergence", ["kl", "mmd"])
+def test_the_actors_gradient_passes_through_samples_and_densities(divergence: str) -> None:
+    """With equal draws the loss is a function of the mean, and nothing in it is held still but the critics and the behaviour."""
+    losses = []
+    for shift in (-0.01, 0.01, 0.0):
+        algorithm = _brac(divergence=divergence)
+        hand.set_actor(algorithm.actor, POLICY[0] + shift, POLICY[1])
+        torch.manual_seed(6)
+        losses.append(algorithm.losses(hand.three_rows())["actor"])
+    losses[-1].backward()
+    slope = (losses[1].item() - losses[0].item()) / 0.02
+    assert algorithm.actor.mean.bias.grad.item() == pytest.approx(slope, rel=2e-3)
+
+
 def test_while_it_warms_up_the_policy_only_imitates() -> None:
     algorithm = _brac(warm_up=2)
     for climbs in (False, False, True):
