@@ -21,7 +21,18 @@ GOLDEN: dict[str, dict[str, float]] = {
     "bear": {"weights": 443.25, "critic": 0.49173, "behaviour": 0.39651, "actor": 0.14539, "multiplier": -0.14539},
     "qt_opt": {"weights": 158.36, "critic": 0.90202},
     "discrete_cql": {"weights": 207.27, "critic": 2.129},
+    "gcbc": {"weights": 174.02, "actor": 2.2369},
+    "gcivl": {"weights": 618.23, "value": 1.8796, "actor": 79.361},
+    "gciql": {"weights": 758.36, "value": 0.74799, "critic": 3.3576, "actor": 1.586},
+    "crl": {"weights": 1869.9, "critic": 0.69319, "actor": 0.79522},
+    "hiql": {"weights": 925.49, "value": 1.7167, "actor": 18.694, "high_actor": 119.47},
+    "actionable_models": {"weights": 359.0, "critic": 3.8531, "actor": 2.2825},
+    "implicit_actionable_models": {"weights": 1108.4, "value": 0.74796, "critic": 6650.8, "actor": 31.537},
 }
+
+
+def test_every_algorithm_is_here() -> None:
+    assert set(GOLDEN) == set(registry.names("algorithms"))
 
 
 @pytest.mark.parametrize("name", list(GOLDEN))
@@ -32,7 +43,7 @@ def test_five_updates_end_where_they_did(name: str) -> None:
 def _five_updates(name: str) -> dict[str, float]:
     cls = registry.load("algorithms", name, Algorithm)
     torch.manual_seed(0)
-    algorithm = cls(cls.Config(hidden=(16, 12)), Sizes(STATE_DIM, ACTION_DIM))
+    algorithm = cls(cls.Config(hidden=(16, 12)), Sizes(STATE_DIM, ACTION_DIM, goal_conditioned=cls.relabel != "task"))
     optimizer = optimizer_of(algorithm)
     for number in range(5):
         torch.manual_seed(number)
