@@ -74,6 +74,23 @@ def test_the_multiplier_rises_while_the_policy_is_too_far_away() -> None:
         assert (algorithm.log_multiplier.item() > LOG_MULTIPLIER) == rises
 
 
+def test_the_multiplier_stays_in_its_range() -> None:
+    algorithm = _bear()
+    for log_multiplier, kept in ((-7.0, -5.0), (12.0, 10.0)):
+        algorithm.log_multiplier.data.fill_(log_multiplier)
+        algorithm.after_step()
+        assert algorithm.log_multiplier.item() == kept
+
+
+def test_the_warm_up_ends_after_so_many_updates() -> None:
+    algorithm = _bear(warm_up=2)
+    turns = []
+    for _ in range(4):
+        turns.append(algorithm.ascent.is_on)
+        algorithm.after_step()
+    assert turns == [False, False, True, True]
+
+
 def test_the_target_policy_follows_slowly() -> None:
     algorithm = _bear(target_rate=0.25)
     algorithm.after_step()
