@@ -43,8 +43,8 @@ class ImplicitActionableModelsConfig(GoalConfig):
 
     expectile: float = 0.9
     """tau in (0.5, 1): how close V comes to the best action's value in the data."""
-    alpha: float = 3.0
-    """The inverse temperature of the actor's weights, per step that the data came nearer."""
+    alpha: float = 10.0
+    """The inverse temperature of the actor's weights, per step that the data came nearer; 10 lets little but progress count."""
     steps: float = 100.0
     """H: the scale of the networks' outputs. Adam's updates are a larger part of an output that is small."""
     lower_bound: bool = True

@@ -13,7 +13,7 @@ from flywheel.core import registry
 from flywheel.training.recipe import DataConfig
 
 PAGES = Path(__file__).parents[2] / "docs" / "algorithms"
-NAMES = [name for name in registry.names("algorithms") if "actionable" not in name]  # docs/actionable_models.md
+NAMES = registry.names("algorithms")
 
 
 def _defaults(name: str) -> dict[str, object]:
