@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from flywheel.networks.mlp import MLP, Layers, activate
+from flywheel.networks.mlp import MLP, Layers, activate, in_float32
 
 
 class EnsembleLinear(nn.Module):
@@ -66,9 +66,10 @@ class Ensemble(nn.Module):
 
     def finish(self, hidden: Tensor) -> Tensor:
         """From what the first layer gives, not yet activated, (K, R, H), to the output, (K, R, out_dim)."""
-        for layer, norm in itertools.zip_longest((*self.hidden[1:], self.output), self.norms):
+        for layer, norm in itertools.zip_longest((*self.hidden[1:], None), self.norms):
             hidden = activate(hidden, self.activation)
-            hidden = layer(hidden if norm is None else norm(hidden))
+            hidden = hidden if norm is None else norm(hidden)
+            hidden = in_float32(self.output, hidden) if layer is None else layer(hidden)
         return hidden
 
 
@@ -113,8 +114,7 @@ class ValueFunction(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, F) -> (B,)."""
-        value: Tensor = self.output(self.hidden(features))
-        return value.squeeze(-1)
+        return in_float32(self.output, self.hidden(features)).squeeze(-1)
 
 
 def _zero(layer: EnsembleLinear | nn.Linear) -> None:

@@ -37,6 +37,13 @@ def activate(features: Tensor, activation: Activation) -> Tensor:
     return torch.relu_(features) if activation == "relu" else gelu(features)
 
 
+def in_float32(layer: nn.Module, features: Tensor) -> Tensor:
+    """What a layer gives in float32, under autocast too: values may lie closer together than bfloat16's steps at their size."""
+    with torch.autocast(features.device.type, enabled=False):
+        output: Tensor = layer(features.float())
+    return output
+
+
 class MLP(nn.Module):
     """Linear layers, each activated: (..., in_dim) -> (..., width). The output layer is its user's."""
 

@@ -27,7 +27,7 @@ GOLDEN: dict[str, dict[str, float]] = {
     "crl": {"weights": 1869.9, "critic": 0.69319, "actor": 0.79522},
     "hiql": {"weights": 925.49, "value": 1.7167, "actor": 18.694, "high_actor": 119.47},
     "actionable_models": {"weights": 359.0, "critic": 3.8531, "actor": 2.2825},
-    "implicit_actionable_models": {"weights": 1108.4, "value": 0.74796, "critic": 6650.8, "actor": 31.537},
+    "implicit_actionable_models": {"weights": 1108.4, "value": 0.74796, "critic": 6650.8, "actor": 55.03},
 }
 
 
