@@ -83,13 +83,14 @@ class MonteCarlo:
         return replace(meaning, mc_return=self.returns.take(table.first.take(indices.episode) + indices.step))
 
 
-def monte_carlo_returns(table: EpisodeTable, reward: Floats, discount: Discount) -> Floats:
+def monte_carlo_returns(table: EpisodeTable, reward: Floats, discount: Discount, after: float = 0.0) -> Floats:
     """(N,) sum over i of gamma^i r_{t+i} to the end of the episode, for every transition in snapshot order.
 
-    A truncated episode counts what it collected, as if nothing came after it: a lower bound where rewards are not negative.
+    A truncated episode is taken to have a reward of `after` at every step that it did not live to see: a lower bound where that
+    is the smallest there is.
     """
     gamma = np.broadcast_to(np.asarray(discount, np.float64), (len(table),))
-    total = np.zeros(len(table))
+    total = np.where(table.terminal, 0.0, after / (1.0 - gamma))
     returns = np.zeros(table.total, np.float32)
     # Backwards in time over all episodes at once; those that are shorter join in when their last transition comes.
     for back in range(1, int(table.transitions.max()) + 1):

@@ -49,6 +49,11 @@ class DataConfig:
     hindsight, hindsight with subgoals on the way (hierarchical), what came later in the same episode alone (contrastive),
     Actionable Models' hindsight and chaining (actionable), or these with goals of the actor's own and what lies ahead
     (actionable_ahead); auto takes what the algorithm expects."""
+    reward_scale: float = 1.0
+    """What the store's rewards are multiplied by."""
+    reward_shift: float = 0.0
+    """What is added then; -1 makes 0 and 1 a step's cost of 1 until the end. CQL and Cal-QL need values that are large beside the
+    conservative term: a scale of 10 and a shift of -5."""
     n_step: int = 1
     """Transitions that a target spans until it bootstraps; fewer where the episode ends or the goal is reached."""
     balance: Literal["transitions", "episodes", "tasks"] = "transitions"
@@ -101,11 +106,14 @@ def make_recipe(
     initial_run: Path | None = None,
 ) -> Recipe:
     """The recipe of a configuration for an algorithm; with several tasks, `columns` are those of `impersonate`."""
+    is_other = (data.reward_scale, data.reward_shift) != (1.0, 0.0)
+    if is_other and (data.tasks or _relabel(data, algorithm.relabel) not in ("task", "task_goal")):
+        raise FlywheelError("reward-scale and reward-shift are for the store's rewards; several tasks and goals have their own.")
     if data.tasks:
         return _of_tasks(data, algorithm.relabel, columns.table, _sampler(data, columns, initial_run))
     recipe = _with_goals(data, algorithm.relabel, columns, initial, _sampler(data, columns, initial_run))
     if algorithm.needs_returns:
-        returns = monte_carlo_returns(columns.table, columns.reward, data.discount)
+        returns = monte_carlo_returns(columns.table, columns.reward, data.discount, after=data.reward_shift)
         recipe = replace(recipe, relabeler=MonteCarlo(recipe.relabeler, returns))
     if data.n_step == 1:
         return recipe
@@ -124,8 +132,12 @@ def check_tasks(data: DataConfig) -> None:
         raise FlywheelError("Targets over several steps do not know several tasks' rewards; set n-step to 1.")
 
 
-def _of_tasks(data: DataConfig, relabel: Relabel, table: EpisodeTable, sampler: Sampler) -> Recipe:
-    if (relabel if data.relabel == "auto" else data.relabel) != "task":
+def _relabel(data: DataConfig, expected: Relabelling) -> Relabel:
+    return expected if data.relabel == "auto" else data.relabel
+
+
+def _of_tasks(data: DataConfig, relabel: Relabelling, table: EpisodeTable, sampler: Sampler) -> Recipe:
+    if _relabel(data, relabel) != "task":
         raise FlywheelError(
             "Several tasks have rewards of their own, not goals; leave --data.tasks out, or learn with relabel task (iql, cql)."
         )
@@ -133,9 +145,9 @@ def _of_tasks(data: DataConfig, relabel: Relabel, table: EpisodeTable, sampler: 
 
 
 def _with_goals(
-    data: DataConfig, relabel: Relabel, columns: Columns | Mixture, initial: LearnedPolicy | None, sampler: Sampler
+    data: DataConfig, relabel: Relabelling, columns: Columns | Mixture, initial: LearnedPolicy | None, sampler: Sampler
 ) -> Recipe:
-    match relabel if data.relabel == "auto" else data.relabel:
+    match _relabel(data, relabel):
         case "task_goal":
             # A policy that already aims at a goal keeps it: another one would be another problem.
             known = initial.goal_state if initial else None

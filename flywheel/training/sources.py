@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets import mixture
@@ -69,7 +71,13 @@ def _open(path: Path, data: DataConfig, pinned: Path, on_reading: Callable[[int,
             f"{pinned} names episode '{lost}', which {store.path} can no longer read; restore the store from a copy, or give "
             "another --output to learn from the others."
         )
-    return Source(store, read, columns)
+    return Source(store, read, _with_rewards(columns, data))
+
+
+def _with_rewards(columns: Columns, data: DataConfig) -> Columns:
+    if (data.reward_scale, data.reward_shift) == (1.0, 0.0):
+        return columns
+    return replace(columns, reward=data.reward_scale * columns.reward + np.float32(data.reward_shift))
 
 
 def _choose(store: EpisodeStore, data: DataConfig) -> Snapshot:

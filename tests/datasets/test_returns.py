@@ -42,6 +42,11 @@ def test_n_step_by_hand() -> None:
 def test_monte_carlo_by_hand() -> None:
     table, reward = _two_episodes(True)
     np.testing.assert_allclose(monte_carlo_returns(table, reward, 0.5), [1 + 1 + 1, 2 + 2, 4, 8 + 8, 16])
+    cut, _ = _two_episodes(False)
+    # What goes on at -1 for ever is worth -1 / (1 - 0.5) after the end of the first episode, and of the second.
+    np.testing.assert_allclose(
+        monte_carlo_returns(cut, reward, 0.5, after=-1.0), [3 - 1 / 4, 4 - 1 / 2, 4 - 1, 16 - 1 / 2, 16 - 1]
+    )
     per_task = np.array([0.5, 0.25])
     np.testing.assert_allclose(monte_carlo_returns(table, reward, per_task), [3, 4, 4, 8 + 4, 16])
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from flywheel.algorithms.bc import BC, BCConfig
+from flywheel.algorithms.cal_ql import CalQL
 from flywheel.algorithms.iql import IQLConfig
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import ActionSpec, ArraySpec, ObservationSpec
 from flywheel.datasets.columns import Columns
-from flywheel.datasets.sampler import WeightedSampler
+from flywheel.datasets.sampler import WeightedSampler, locate
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.store import EpisodeStore
 from flywheel.policy import LearnedPolicy
@@ -167,3 +168,31 @@ def test_a_store_is_named_once(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a", range(3))
     with pytest.raises(FlywheelError, match="is named twice"):
         train(_config(store.path, tmp_path / "run", DataConfig(also=(tmp_path / "a",))))
+
+
+def test_rewards_are_scaled_and_shifted_with_their_returns(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store").path
+    plain, other = (
+        join(open_sources(store, data, tmp_path / "run", lambda done, total: None))
+        for data in (DataConfig(), DataConfig(reward_scale=10.0, reward_shift=-5.0))
+    )
+    np.testing.assert_allclose(other.reward, 10.0 * plain.reward - 5.0)
+
+    data, table = DataConfig(reward_scale=10.0, reward_shift=-5.0, discount=0.9), plain.table
+    begin = locate(table, table.first[: len(table)])
+    meaning = make_recipe(data, CalQL, other).relabeler(table, begin, np.random.default_rng(0))
+    assert meaning.mc_return is not None
+    for row, transitions, is_terminal, found in zip(begin.row, table.transitions, table.terminal, meaning.mc_return, strict=True):
+        collected = sum(0.9**k * reward for k, reward in enumerate(plain.reward[row : row + transitions]))
+        shifts = (1 - 0.9**transitions if is_terminal else 1.0) / (1 - 0.9)
+        assert found == pytest.approx(10.0 * collected - 5.0 * shifts, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "data", [DataConfig(reward_shift=-1.0, relabel="hindsight"), DataConfig(reward_scale=2.0, tasks=("reach",))]
+)
+def test_rewards_that_are_not_the_stores_cannot_be_scaled(tmp_path: Path, data: DataConfig) -> None:
+    store = make_store(tmp_path / "store").path
+    columns = join(open_sources(store, data, tmp_path / "run", lambda done, total: None))
+    with pytest.raises(FlywheelError, match="store's rewards"):
+        make_recipe(data, CalQL, columns)
