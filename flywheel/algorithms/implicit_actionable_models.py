@@ -12,7 +12,10 @@ different from Actionable Models, and what each difference is worth, is in docs/
 * The maximum over actions is IQL's expectile over the data's actions (Kostrikov et al. 2021) and not the best of CEM's or an
   actor's proposals, so no value of an action that nobody took is ever used, and artificial negatives have nothing to mend.
 * The actor imitates, weighted by how much nearer to the goal the data came within the next n steps: one step's progress is less
-  than the value's error. HIQL's higher actor has this advantage (Park et al. 2023).
+  than the value's error. HIQL's higher actor has this advantage (Park et al. 2023). Or it follows the critic's gradient while it
+  imitates (DDPG+BC), which is better for arms, as for OGBench's GCIQL:
+
+    L_pi = -E[ Q(s, pi(s), g) ] / E[|Q|] - alpha E[ log pi(a|s, g) ]
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ import torch
 from torch import Tensor
 
 from flywheel.algorithms import ops
-from flywheel.algorithms._goal import GoalAgent, GoalConfig, weighted_imitation
-from flywheel.algorithms.base import Sizes, group
+from flywheel.algorithms._goal import ActorLoss, GoalAgent, GoalConfig, ascent_with_imitation, weighted_imitation
+from flywheel.algorithms.base import Sizes, frozen, group
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
 from flywheel.networks.critics import Critic, ValueFunction
@@ -43,8 +46,11 @@ class ImplicitActionableModelsConfig(GoalConfig):
 
     expectile: float = 0.9
     """tau in (0.5, 1): how close V comes to the best action's value in the data."""
+    actor_loss: ActorLoss = "awr"
+    """Imitation weighted by progress (awr), or the critic's gradient beside imitation (ddpgbc)."""
     alpha: float = 10.0
-    """The inverse temperature of the actor's weights, per step that the data came nearer; 10 lets little but progress count."""
+    """The inverse temperature of the actor's weights, per step that the data came nearer; 10 lets little but progress count. With
+    ddpgbc the weight of imitation; 1 for arms."""
     steps: float = 100.0
     """H: the scale of the networks' outputs. Adam's updates are a larger part of an output that is small."""
     lower_bound: bool = True
@@ -90,7 +96,7 @@ class ImplicitActionableModels(GoalAgent):
         return {
             "value": ops.expectile_loss(advantage, self.config.expectile),
             "critic": ops.squared_td_loss(q, self.config.steps * (target - 1.0)),
-            "actor": self._actor_loss(batch),
+            "actor": self._actor_loss(batch, self.actor_features(batch)),
         }
 
     def _target(self, batch: Batch, own: Tensor, following: Tensor) -> Tensor:
@@ -105,16 +111,24 @@ class ImplicitActionableModels(GoalAgent):
         """From steps to the discounted probability of reaching the goal, in [0, 1]."""
         return (1.0 + output / self.config.steps).clamp(0.0, 1.0)
 
-    def _actor_loss(self, batch: Batch) -> Tensor:
-        features = self.actor_features(batch)
-        goal = batch.goal if batch.actor_goal is None else batch.actor_goal
-        assert batch.high_actor_target is not None
-        with torch.no_grad():
-            ahead = {**batch.observation, **batch.high_actor_target}  # of the same task
-            both = torch.cat([features, self.encoder(ahead, goal)])
-            here, ahead = self.value(both).chunk(2)
+    def _actor_loss(self, batch: Batch, features: Tensor) -> Tensor:
         mean, log_std = self.actor(features)
-        return weighted_imitation(ops.gaussian_log_prob(mean, log_std, batch.action), ahead - here, self.config.alpha)
+        log_prob = ops.gaussian_log_prob(mean, log_std, batch.action)
+        if self.config.actor_loss == "awr":
+            return weighted_imitation(log_prob, self._progress(batch, features), self.config.alpha)
+        with frozen(self.critic):
+            q = self.critic(features, mean.clamp(-1.0, 1.0)).amin(dim=0)
+        return ascent_with_imitation(q, log_prob, self.config.alpha)
+
+    @torch.no_grad()
+    def _progress(self, batch: Batch, features: Tensor) -> Tensor:
+        """How many steps nearer to the actor's goal the data came within the next n, (B,)."""
+        assert batch.high_actor_target is not None
+        ahead = {**batch.observation, **batch.high_actor_target}  # of the same task
+        goal = batch.goal if batch.actor_goal is None else batch.actor_goal
+        here, there = self.value(torch.cat([features, self.encoder(ahead, goal)])).chunk(2)
+        progress: Tensor = there - here
+        return progress
 
     def after_step(self) -> None:
         """Move the target critic and the average actor."""

@@ -23,7 +23,7 @@ hidden layers of 512, the mean of the last three evaluations (arXiv 2410.20092, 
 _NETWORKS = {"activation": "gelu", "layer_norm": True}
 _ACTIONABLE: dict[str, dict[str, Any]] = {
     "actionable_models": {**_NETWORKS, "maximise": "cem", "lower_bound": False, "cem_samples": 16},
-    "implicit_actionable_models": {"p_chained": 0.3, "horizon": "geometric", "subgoal_steps": 1},
+    "implicit_actionable_models": {"p_chained": 0.3, "horizon": "geometric", "subgoal_steps": 1, "average_rate": 0.002},
 }
 """Ours: the paper's form, with a search that a CPU can afford, and our variant (docs/actionable_models.md)."""
 _MAZE: dict[str, dict[str, Any]] = {
@@ -35,6 +35,7 @@ _MAZE: dict[str, dict[str, Any]] = {
 }
 _ARM: dict[str, dict[str, Any]] = {
     **_ACTIONABLE,
+    "implicit_actionable_models": {**_ACTIONABLE["implicit_actionable_models"], "actor_loss": "ddpgbc", "alpha": 1.0},
     "gcivl": {"alpha": 10.0},
     "gciql": {"alpha": 1.0},
     "crl": {"alpha": 3.0},

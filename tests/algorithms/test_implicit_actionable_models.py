@@ -56,6 +56,19 @@ def test_the_actor_weighs_by_what_came_nearer_ahead() -> None:
     torch.testing.assert_close(algorithm.losses(batch)["actor"], expected)
 
 
+def test_the_actor_follows_the_critic_while_it_imitates() -> None:
+    algorithm, batch = _make(actor_loss="ddpgbc", alpha=0.5), random_batch(0)
+    features = algorithm.encoder(batch.observation, batch.actor_goal)
+    mean, _ = algorithm.actor(features)
+    q = algorithm.critic(features, mean.clamp(-1, 1)).amin(0)
+    log_prob = -0.5 * (mean - batch.action).square().sum(1) - 0.5 * ACTION_DIM * math.log(2 * math.pi)
+    loss = algorithm.losses(batch)["actor"]
+    torch.testing.assert_close(loss, -q.mean() / q.abs().mean() - 0.5 * log_prob.mean())
+    loss.backward()
+    assert all(parameter.grad is None for parameter in algorithm.critic.parameters())
+    assert all(parameter.grad is not None for parameter in algorithm.actor.parameters())
+
+
 def test_no_target_is_less_than_what_the_data_collected_unless_so_asked() -> None:
     batch = dataclasses.replace(random_batch(0), mc_return=torch.ones(16))
     for is_bound in (True, False):
