@@ -1,11 +1,11 @@
-"""What BC, IQL and Actionable Models share: a Gaussian actor that imitates with weights, and an average of it that acts."""
+"""What BC, IQL, Actionable Models and OGBench's agents share: a Gaussian actor, how it follows a value, its average that acts."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -14,6 +14,9 @@ from flywheel.algorithms.base import Algorithm, AlgorithmConfig, Sizes
 from flywheel.core.errors import FlywheelError
 from flywheel.networks.actors import GaussianActor, UnitGaussianActor
 from flywheel.networks.mlp import Layers
+
+ActorLoss = Literal["awr", "ddpgbc"]
+"""Imitation weighted by the advantage, or the critic's gradient beside imitation."""
 
 
 @dataclass(frozen=True)
@@ -73,3 +76,14 @@ class GaussianPolicy(Algorithm):
         """The state, with the acting weights as the actor's."""
         acting = {f"actor.{name}": tensor for name, tensor in self.acting.state_dict().items()}
         return {**self.state_dict(), **acting}
+
+
+def weighted_imitation(log_prob: Tensor, advantage: Tensor, inverse_temperature: float) -> Tensor:
+    """The actor's loss by advantage-weighted regression, -E[min(exp(alpha A), 100) log pi(a|s)], both (B,)."""
+    weights = ops.advantage_weights(advantage, inverse_temperature)
+    return -(weights * log_prob).mean()
+
+
+def ascent_with_imitation(value: Tensor, log_prob: Tensor, imitation_weight: float) -> Tensor:
+    """The actor's loss by DDPG+BC, -E[Q(s, pi(s))] / E[|Q|] - alpha E[log pi(a|s)], both (B,) (Park et al. 2024, eq. 3)."""
+    return -value.mean() / value.detach().abs().mean().clamp(min=1e-6) - imitation_weight * log_prob.mean()

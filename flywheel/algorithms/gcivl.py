@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from flywheel.algorithms import ops
-from flywheel.algorithms._goal import GoalAgent, GoalConfig, weighted_imitation
+from flywheel.algorithms._gaussian import weighted_imitation
+from flywheel.algorithms._goal import GoalAgent, GoalConfig
 from flywheel.algorithms.base import Sizes, group
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from flywheel.algorithms import ops
-from flywheel.algorithms._goal import GoalAgent, GoalConfig, weighted_imitation
+from flywheel.algorithms._gaussian import weighted_imitation
+from flywheel.algorithms._goal import GoalAgent, GoalConfig
 from flywheel.algorithms.base import Sizes, group
 from flywheel.algorithms.gcivl import implicit_value_loss
 from flywheel.core.batch import Batch

@@ -28,7 +28,8 @@ import torch
 from torch import Tensor
 
 from flywheel.algorithms import ops
-from flywheel.algorithms._goal import ActorLoss, GoalAgent, GoalConfig, ascent_with_imitation, weighted_imitation
+from flywheel.algorithms._gaussian import ActorLoss, ascent_with_imitation, weighted_imitation
+from flywheel.algorithms._goal import GoalAgent, GoalConfig
 from flywheel.algorithms.base import Sizes, frozen, group
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError

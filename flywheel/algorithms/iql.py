@@ -2,10 +2,13 @@
 
     L_V  = E_D[ |tau - 1(u < 0)| u^2 ],  u = min_k Qbar_k(s, a) - V(s)          (eq. 5)
     L_Q  = E_D[ (r + gamma V(s') - Q_k(s, a))^2 ]                                (eq. 6)
-    L_pi = -E_D[ min(exp(beta (min_k Qbar_k(s, a) - V(s))), 100) log pi(a|s) ]   (eq. 7)
+    L_pi = -E_D[ min(exp(beta (min_k Qbar_k(s, a) - V(s))), 100) log pi(a|s) ]   (eq. 7: awr)
+         | -E_D[ min_k Q_k(s, pi(s)) ] / E_D[|Q|] - w E_D[ log pi(a|s) ]         (ddpgbc)
 
-tau is `expectile`, beta `inverse_temperature`, Qbar the target critic. Defaults are the official code's. One difference: the
-actor's learning rate is constant, because a cosine decay is wrong where training goes on online (A20.13).
+tau is `expectile`, beta `inverse_temperature`, w `imitation_weight`, Qbar the target critic. Defaults are the official code's.
+One difference: the actor's learning rate is constant, because a cosine decay is wrong where training goes on online (A20.13).
+The second form of L_pi asks the critic for a direction too, and gets more out of the same critic (Park, Frans, Levine, Kumar
+2024, "Is value learning really the main bottleneck in offline RL?", and docs/results.md).
 """
 
 from __future__ import annotations
@@ -18,8 +21,14 @@ import torch
 from torch import Tensor
 
 from flywheel.algorithms import ops
-from flywheel.algorithms._gaussian import GaussianPolicy, GaussianPolicyConfig
-from flywheel.algorithms.base import Sizes, group
+from flywheel.algorithms._gaussian import (
+    ActorLoss,
+    GaussianPolicy,
+    GaussianPolicyConfig,
+    ascent_with_imitation,
+    weighted_imitation,
+)
+from flywheel.algorithms.base import Sizes, frozen, group
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
 from flywheel.networks.critics import Critic, ValueFunction
@@ -32,7 +41,11 @@ class IQLConfig(GaussianPolicyConfig):
     expectile: float = 0.7
     """tau in (0.5, 1): how close V comes to the best action's value in the data; 0.9 where good actions are rare."""
     inverse_temperature: float = 3.0
-    """beta: 0 imitates the data, larger values follow the critic; 10 where good actions are rare."""
+    """beta, of awr: 0 imitates the data, larger values follow the critic; 10 where good actions are rare."""
+    actor_loss: ActorLoss = "awr"
+    """How the actor follows the critic: imitation weighted by the advantage (awr), or the critic's gradient beside imitation."""
+    imitation_weight: float = 0.1
+    """w, of ddpgbc: beside a critic whose values are 1 in the mean."""
     learning_rate: float = 3e-4
     """Adam's step size, for all three networks."""
     target_rate: float = 0.005
@@ -66,15 +79,21 @@ class IQL(GaussianPolicy):
             next_value = self.value(next_features)
         q = self.critic(features, batch.action)
         advantage = target_q - self.value(features)
-        weights = ops.advantage_weights(advantage, self.config.inverse_temperature)
-        mean, log_std = self.actor(features)
-        log_prob = ops.gaussian_log_prob(mean, log_std, batch.action)
-        self._metrics = {"q": q.detach().mean(), "advantage": advantage.detach().mean(), "weight": weights.mean()}
+        self._metrics = {"q": q.detach().mean(), "advantage": advantage.detach().mean()}
         return {
             "value": ops.expectile_loss(advantage, self.config.expectile),
             "critic": ops.squared_td_loss(q, ops.td_target(batch.reward, batch.discount, next_value)),
-            "actor": -(weights * log_prob).mean(),
+            "actor": self._actor_loss(features, batch.action, advantage.detach()),
         }
+
+    def _actor_loss(self, features: Tensor, action: Tensor, advantage: Tensor) -> Tensor:
+        mean, log_std = self.actor(features)
+        log_prob = ops.gaussian_log_prob(mean, log_std, action)
+        if self.config.actor_loss == "awr":
+            return weighted_imitation(log_prob, advantage, self.config.inverse_temperature)
+        with frozen(self.critic):
+            q = self.critic(features, mean).amin(dim=0)
+        return ascent_with_imitation(q, log_prob, self.config.imitation_weight)
 
     def after_step(self) -> None:
         """Move the target critic and the average actor."""

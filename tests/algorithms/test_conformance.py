@@ -24,6 +24,8 @@ VARIANTS = [
     ("actionable_models", {"maximise": "cem"}),
     ("gciql", {"actor_loss": "awr"}),
     ("crl", {"actor_loss": "awr"}),
+    ("iql", {"actor_loss": "ddpgbc"}),
+    ("implicit_actionable_models", {"actor_loss": "ddpgbc"}),
     ("iql", {"activation": "gelu", "layer_norm": True}),
     ("cql", {"activation": "gelu", "layer_norm": True}),
 ]

@@ -67,3 +67,16 @@ def test_losses_by_hand() -> None:
     }
     losses = algorithm.losses(hand.three_rows())
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_actor_that_follows_the_critic_by_hand() -> None:
+    algorithm = IQL(IQLConfig(hidden=HIDDEN, actor_loss="ddpgbc", imitation_weight=0.2), SIZES)
+    online = (0.3, -0.1), (0.5, 2.0)
+    hand.set_critic(algorithm.critic, *online)
+    hand.set_actor(algorithm.actor, 0.3, -0.7)
+    values = q(*online, S, np.full_like(A, np.tanh(0.3))).min(axis=0)
+    log_prob = -0.5 * ((A - np.tanh(0.3)) / np.exp(-0.7)) ** 2 + 0.7 - 0.5 * np.log(2 * np.pi)
+    loss = algorithm.losses(hand.three_rows())["actor"]
+    assert loss.item() == pytest.approx(-np.mean(values) / np.mean(np.abs(values)) - 0.2 * np.mean(log_prob), rel=1e-5)
+    loss.backward()
+    assert all(parameter.grad is None for parameter in algorithm.critic.parameters())
