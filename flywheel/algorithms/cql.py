@@ -2,7 +2,7 @@
 
     L_Q     = (Q_k(s, a) - y)^2 + w (log sum_i exp(Q_k(s, a_i) - log mu(a_i)) - Q_k(s, a))   (eq. 4, appendix F)
     y       = r + gamma min_k Qbar_k(s', a'),  a' ~ pi(.|s')  (deterministic backup; or the best of N such actions)
-    L_pi    = alpha log pi(a~|s) - min_k Q_k(s, a~),  a~ ~ pi(.|s)
+    L_pi    = alpha log pi(a~|s) - min_k Q_k(s, a~),  a~ ~ pi(.|s)  (during the warm-up log pi(a|s) stands for min_k Q_k(s, a~))
     L_alpha = -alpha (log pi(a~|s) - A)                                                       (target entropy -A)
 
 The a_i are N uniform actions, N of pi(.|s) and N of pi(.|s'); the latter are evaluated at s with their density at s', as in the
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from flywheel.algorithms import ops
 from flywheel.algorithms._conservative import sum_of_logsumexp
+from flywheel.algorithms._turn import Turn
 from flywheel.algorithms.base import Algorithm, AlgorithmConfig, Sizes, frozen, group
 from flywheel.core.batch import Batch
 from flywheel.networks.actors import TanhGaussianActor
@@ -50,6 +51,9 @@ class CQLConfig(AlgorithmConfig):
     """CQL(H): subtract the actions' log densities in the log-sum-exp; without it is CQL(rho)."""
     max_target_backup: bool = False
     """Bootstrap from the best of N actions of pi(.|s') instead of from one."""
+    warm_up: int = 0
+    """Updates for which the actor clones the data; the official code takes 40,000. A policy that leaves the data before values
+    are known bootstraps from actions that are pushed down, and all values sink."""
     lagrange_threshold: float | None = None
     """Tune w's multiplier by dual ascent until the conservative term is this large; off by default."""
 
@@ -67,6 +71,8 @@ class CQL(Algorithm):
         self.critic = Critic(self.encoder.feature_dim, sizes.action, config.critic_layers)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_temperature = nn.Parameter(torch.zeros(()))
+        if config.warm_up:
+            self.ascent = Turn(first=config.warm_up)
         if config.lagrange_threshold is not None:
             self.log_multiplier = nn.Parameter(torch.zeros(()))
 
@@ -83,7 +89,8 @@ class CQL(Algorithm):
         gap = pushed_down / len(features) - q.mean(dim=1).sum()
         td_loss = ops.squared_td_loss(q, ops.td_target(batch.reward, batch.discount, next_value))
         self._metrics = {"q": q.detach().mean(), "conservative_gap": gap.detach() / self.critic.members}
-        return self._critic_losses(td_loss, self.config.conservative_weight * gap) | self._actor_losses(features, policy)
+        gap = self.config.conservative_weight * gap
+        return self._critic_losses(td_loss, gap) | self._actor_losses(features, policy, batch.action)
 
     def _floor(self, batch: Batch) -> Tensor | None:
         """Below which an action's value is not pushed down, (B, 3 N); none here (`cal_ql` has one)."""
@@ -103,15 +110,18 @@ class CQL(Algorithm):
         excess = conservative - threshold * self.critic.members
         return {"critic": td_loss + multiplier.detach() * excess, "multiplier": -multiplier * excess.detach()}
 
-    def _actor_losses(self, features: Tensor, policy: Policy) -> dict[str, Tensor]:
+    def _actor_losses(self, features: Tensor, policy: Policy, data: Tensor) -> dict[str, Tensor]:
         action, log_prob = (sample.squeeze(1) for sample in ops.sample_tanh_gaussian(*policy, 1))
-        with frozen(self.critic):
-            q = self.critic(features, action).amin(dim=0)
+        if self.config.warm_up and not self.ascent.is_on:
+            gain = ops.tanh_gaussian_log_density(*policy, data)
+        else:
+            with frozen(self.critic):
+                gain = self.critic(features, action).amin(dim=0)
         temperature = self.log_temperature.exp()
         entropy_error = (log_prob.detach() - self.action_dim).mean()
         self._metrics |= {"entropy": -log_prob.detach().mean(), "temperature": temperature.detach()}
         return {
-            "actor": (temperature.detach() * log_prob - q).mean(),
+            "actor": (temperature.detach() * log_prob - gain).mean(),
             "temperature": -temperature * entropy_error,
         }
 
@@ -126,8 +136,10 @@ class CQL(Algorithm):
         return torch.cat([uniform, current, following], 1), log_density * self.config.importance_sampling
 
     def after_step(self) -> None:
-        """Move the target critics."""
+        """Move the target critics, and come closer to the end of the warm-up."""
         ops.soft_update(self.target_critic.parameters(), self.critic.parameters(), self.config.target_rate)
+        if self.config.warm_up:
+            self.ascent.advance()
 
     def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
         """The mean through tanh, or a sample."""

@@ -16,6 +16,7 @@ from tests.algorithms.batches import ACTION_DIM, STATE_DIM, optimizer_of, random
 
 VARIANTS = [
     ("cql", {"lagrange_threshold": 1.0}),
+    ("cql", {"warm_up": 3}),
     ("brac", {"warm_up": 0}),
     ("brac", {"penalty": "policy", "divergence": "mmd"}),
     ("bear", {"warm_up": 0}),

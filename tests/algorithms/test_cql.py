@@ -102,3 +102,20 @@ def test_values_of_unseen_actions_are_pushed_below_the_datas() -> None:
         seen = algorithm.critic(features, batch.action).mean()
         unseen = algorithm.critic.many(features, ops.uniform_actions(64, 50, ACTION_DIM, features.device)).mean()
     assert seen > unseen + 1.0
+
+
+def test_the_actor_clones_the_data_until_the_warm_up_is_over() -> None:
+    algorithm, batch = _cql(warm_up=2), random_batch(0)
+    torch.manual_seed(1)
+    policy = algorithm.actor(algorithm.encoder(batch.observation, None))
+    _, log_prob = ops.sample_tanh_gaussian(*policy, 1)
+    expected = log_prob.mean() - ops.tanh_gaussian_log_density(*policy, batch.action).mean()  # the temperature begins at 1
+    torch.manual_seed(1)
+    found = algorithm._actor_losses(algorithm.encoder(batch.observation, None), policy, batch.action)
+    torch.testing.assert_close(found["actor"], expected)
+    for is_cloning in (True, True, False):
+        assert algorithm.ascent.is_on is not is_cloning
+        algorithm.after_step()
+    resumed = _cql(warm_up=2)
+    resumed.load_state_dict(algorithm.state_dict())
+    assert resumed.ascent.is_on
