@@ -7,7 +7,7 @@ import pytest
 
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.store import EpisodeStore
-from reproductions.pretraining import Config, load, reproduce, table
+from reproductions.pretraining import RESULTS, TASKS, Config, load, reproduce, table
 
 
 def _config(tmp_path: Path) -> Config:
@@ -44,3 +44,9 @@ def test_both_arms_learn_from_the_labelled_episodes_alone(tmp_path: Path) -> Non
 def test_more_labels_than_episodes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FlywheelError, match="fewer seeds"):
         reproduce(replace(_config(tmp_path), seeds=(0, 2)))
+
+
+def test_what_is_checked_in_can_be_shown() -> None:
+    found = load(RESULTS)
+    assert {result.task for result in found} == set(TASKS)
+    assert all(len(result.scratch) >= 100 for result in found)
