@@ -49,6 +49,9 @@ class DataConfig:
     hindsight, hindsight with subgoals on the way (hierarchical), what came later in the same episode alone (contrastive),
     Actionable Models' hindsight and chaining (actionable), or these with goals of the actor's own and what lies ahead
     (actionable_ahead); auto takes what the algorithm expects."""
+    normalise: bool = True
+    """Give the networks states less their mean and over their standard deviation; without, as they are, which shows nearby places
+    of a large maze further apart: contrastive learning (crl) needs that there. A policy to start from keeps its own way."""
     reward_scale: float = 1.0
     """What the store's rewards are multiplied by."""
     reward_shift: float = 0.0

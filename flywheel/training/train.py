@@ -231,7 +231,8 @@ def _build(config: TrainConfig, header: PolicyHeader, columns: Columns | Mixture
     torch.manual_seed(config.seed)
     algorithm = build_algorithm(header)
     if initial is None:
-        algorithm.set_statistics(*(columns.statistics if isinstance(columns, Mixture) else state_statistics(columns)))
+        if config.data.normalise:
+            algorithm.set_statistics(*(columns.statistics if isinstance(columns, Mixture) else state_statistics(columns)))
     elif initial.header.algorithm == config.name and initial.header.goal_conditioned == header.goal_conditioned:
         try:
             algorithm.load_state_dict(initial.algorithm.state_dict())
@@ -284,6 +285,10 @@ def _check(config: TrainConfig) -> None:
         raise FlywheelError(f"The seed and the threads must be at least 0, not {min(config.seed, config.threads)}.")
     if not 0.0 <= config.data.discount < 1.0 or not 0.0 <= config.data.new_fraction <= 1.0:
         raise FlywheelError("The discount must lie in [0, 1) and new-fraction in [0, 1].")
+    if config.data.also and not config.data.normalise:
+        raise FlywheelError(
+            "Several stores have a scale each, and can only be learned from together normalised; leave normalise on."
+        )
     if config.go_on:
         _check_goes_on(config)
     check_tasks(config.data)

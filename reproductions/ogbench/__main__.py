@@ -96,7 +96,7 @@ def _untrained(config: Config, seed: int) -> Result:
         updates=config.updates,
         batch_size=config.batch_size,
         hidden=config.hidden,
-        settings=settings(config.dataset, config.algorithm),
+        settings=settings(config.dataset, config.algorithm, config.code),
         successes=(),
         episodes_per_goal=config.per_goal,
         training_seconds=None,
@@ -141,7 +141,10 @@ def _training(config: Config, row: Result, store: EpisodeStore, folder: Path) ->
     own = dict(row.settings)
     streams = {name: own.pop(name) for name in ("p_chained", "horizon") if name in own}
     data = DataConfig(
-        batch_size=row.batch_size, subgoal_steps=own.pop("subgoal_steps", 25), actionable=ActionableGoals(**streams)
+        batch_size=row.batch_size,
+        subgoal_steps=own.pop("subgoal_steps", 25),
+        normalise=own.pop("normalise", True),
+        actionable=ActionableGoals(**streams),
     )
     if config.episodes < EPISODES:
         data = replace(data, where=f"seed < {config.episodes}")

@@ -26,11 +26,12 @@ _ACTIONABLE: dict[str, dict[str, Any]] = {
     "implicit_actionable_models": {"p_chained": 0.3, "horizon": "geometric", "subgoal_steps": 1, "average_rate": 0.002},
 }
 """Ours: the paper's form, with a search that a CPU can afford, and our variant (docs/actionable_models.md)."""
+# OGBench's agents see states as they are; where it was seen to matter most, ours do too.
 _MAZE: dict[str, dict[str, Any]] = {
     **_ACTIONABLE,
     "gcivl": {"alpha": 10.0},
     "gciql": {"alpha": 0.003},
-    "crl": {"alpha": 0.03},
+    "crl": {"alpha": 0.03, "normalise": False},
     "hiql": {"high_alpha": 3.0, "low_alpha": 3.0, "subgoal_steps": 25},
 }
 _ARM: dict[str, dict[str, Any]] = {
@@ -43,9 +44,10 @@ _ARM: dict[str, dict[str, Any]] = {
 }
 
 
-def settings(dataset: str, algorithm: str) -> dict[str, Any]:
+def settings(dataset: str, algorithm: str, code: str = "flywheel") -> dict[str, Any]:
     """What differs from an agent's defaults on a data set (impls/hyperparameters.sh); nothing for agents that the paper lacks."""
-    return dict((_MAZE if dataset.startswith("pointmaze") else _ARM).get(algorithm, {}))
+    own = dict((_MAZE if dataset.startswith("pointmaze") else _ARM).get(algorithm, {}))
+    return own if code == "flywheel" else {name: value for name, value in own.items() if name != "normalise"}
 
 
 def published(dataset: str, algorithm: str) -> str:

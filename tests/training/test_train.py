@@ -312,3 +312,13 @@ def test_bfloat16_trains_to_nearly_the_same_weights_kept_as_float32(tmp_path: Pa
     for name, weight in plain.algorithm.state_dict().items():
         assert mixed.algorithm.state_dict()[name].dtype == torch.float32
         torch.testing.assert_close(mixed.algorithm.state_dict()[name], weight, rtol=0.1, atol=0.03)
+
+
+def test_states_are_normalised_unless_so_asked(tmp_path: Path) -> None:
+    for is_normalised in (True, False):
+        run = config(tmp_path, output=f"run-{is_normalised}", updates=1, data=DataConfig(batch_size=16, normalise=is_normalised))
+        encoder = train(run).algorithm.encoder
+        assert torch.equal(encoder.mean, torch.zeros_like(encoder.mean)) is not is_normalised
+        assert torch.equal(encoder.std, torch.ones_like(encoder.std)) is not is_normalised
+    with pytest.raises(FlywheelError, match="leave normalise on"):
+        train(config(tmp_path, output="both", data=DataConfig(normalise=False, also=(tmp_path / "other",))))
