@@ -44,6 +44,10 @@ _ARM: dict[str, dict[str, Any]] = {
 }
 
 
+DATA_SETTINGS = ("subgoal_steps", "normalise")
+"""The settings that are the data's, not the agent's."""
+
+
 def settings(dataset: str, algorithm: str, code: str = "flywheel") -> dict[str, Any]:
     """What differs from an agent's defaults on a data set (impls/hyperparameters.sh); nothing for agents that the paper lacks."""
     own = dict((_MAZE if dataset.startswith("pointmaze") else _ARM).get(algorithm, {}))

@@ -13,7 +13,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.tasks.ogbench import GOALS
 from reproductions.ogbench.__main__ import Config, reproduce
 from reproductions.ogbench.data import DataSet, content, export, generate
-from reproductions.ogbench.published import ALGORITHMS, PUBLISHED, published, settings
+from reproductions.ogbench.published import ALGORITHMS, DATA_SETTINGS, PUBLISHED, published, settings
 from reproductions.ogbench.results import RESULTS, Result, load, table
 from reproductions.ogbench.scripts import STEPS, navigate, play
 
@@ -145,7 +145,7 @@ def test_settings_fit_the_agents() -> None:
 
     for dataset in PUBLISHED:
         for algorithm in ALGORITHMS:
-            own = {key: value for key, value in settings(dataset, algorithm).items() if key != "subgoal_steps"}
+            own = {key: value for key, value in settings(dataset, algorithm).items() if key not in DATA_SETTINGS}
             dataclasses.replace(algorithm_class(algorithm).Config(), **own)  # type: ignore[type-var]
     assert published("scene-play", "actionable_models") == "-"
 
