@@ -16,6 +16,7 @@ from flywheel.datasets.columns import Columns
 from flywheel.training.adam import FusedAdam
 from flywheel.training.data import ChunkSource
 from flywheel.training.recipe import DataConfig, make_recipe
+from flywheel.training.threads import choose_threads
 
 BATCH_SIZE, DISCOUNT = 256, 0.99
 """As training has them by default."""
@@ -43,6 +44,10 @@ class Updater:
         self._optimizer.step()
         self._algorithm.after_step()
         return 1
+
+    def choose_threads(self) -> int:
+        """As many as training would choose for this algorithm, here and now."""
+        return choose_threads(self._algorithm, next(self._batches))
 
     def rate(self, seconds: float) -> float:
         """Updates per second of processor time over a burst of at least so long."""
