@@ -46,16 +46,19 @@ class NStep:
         gamma = per_sample(self.discount, indices)
         remaining = table.transitions.take(indices.episode) - indices.step
         steps = np.minimum(self.n, remaining)
-        if meaning.goal_row is None:
-            reward = self._collected(indices, steps, gamma)
-            terminal = table.terminal.take(indices.episode) & (steps == remaining)
-        else:
+        if meaning.goal_row is not None:
             to_goal = meaning.goal_row - indices.row
             terminal = (to_goal >= 1) & (to_goal <= steps)
             steps = np.where(terminal, to_goal, steps)
             assert meaning.reward is not None
             before = meaning.reward - (to_goal == 1)  # 0 or -1; reaching the goal gives one more
             reward = before * (1 - gamma ** (steps - terminal)) / (1 - gamma) + terminal * gamma ** (steps - 1.0) * (before + 1)
+        else:
+            terminal = table.terminal.take(indices.episode) & (steps == remaining)
+            reward = self._collected(indices, steps, gamma)
+            if meaning.steps_to_goal is not None:  # a task's own reward: 1 where it is done, which is the end
+                done = (meaning.steps_to_goal >= 1) & (meaning.steps_to_goal <= steps)
+                terminal, reward = terminal | done, done * gamma ** (steps - 1.0)
         discount = np.where(terminal, 0.0, gamma ** (steps - 1.0)).astype(np.float32)
         return replace(meaning, reward=reward.astype(np.float32), discount=discount, steps=steps)
 

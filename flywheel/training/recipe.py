@@ -58,7 +58,8 @@ class DataConfig:
     """What is added then; -1 makes 0 and 1 a step's cost of 1 until the end. CQL and Cal-QL need values that are large beside the
     conservative term: a scale of 10 and a shift of -5."""
     n_step: int = 1
-    """Transitions that a target spans until it bootstraps; fewer where the episode ends or the goal is reached."""
+    """Transitions that a target spans until it bootstraps; fewer where the episode ends or the goal is reached. Where a
+    policy got stuck, targets of one step see the value of the same place, and it hardly sinks: 10 for own episodes."""
     balance: Literal["transitions", "episodes", "tasks"] = "transitions"
     """What is drawn equally often; a task's share is split evenly among its episodes, an episode's among its transitions."""
     arrays: tuple[str, ...] = ()
@@ -112,10 +113,12 @@ def make_recipe(
     is_other = (data.reward_scale, data.reward_shift) != (1.0, 0.0)
     if is_other and (data.tasks or _relabel(data, algorithm.relabel) not in ("task", "task_goal")):
         raise FlywheelError("reward-scale and reward-shift are for the store's rewards; several tasks and goals have their own.")
+    sampler = _sampler(data, columns, initial_run)
     if data.tasks:
-        return _of_tasks(data, algorithm.relabel, columns.table, _sampler(data, columns, initial_run))
-    recipe = _with_goals(data, algorithm.relabel, columns, initial, _sampler(data, columns, initial_run))
-    if algorithm.needs_returns:
+        recipe = _of_tasks(data, algorithm.relabel, columns.table, sampler)
+    else:
+        recipe = _with_goals(data, algorithm.relabel, columns, initial, sampler)
+    if algorithm.needs_returns and not data.tasks:
         returns = monte_carlo_returns(columns.table, columns.reward, data.discount, after=data.reward_shift)
         recipe = replace(recipe, relabeler=MonteCarlo(recipe.relabeler, returns))
     if data.n_step == 1:
@@ -131,8 +134,6 @@ def check_tasks(data: DataConfig) -> None:
         raise FlywheelError("task and tasks both say what to learn; give one of them.")
     if data.tasks and data.also:
         raise FlywheelError("Several tasks are learned from one store; leave --data.also out.")
-    if data.tasks and data.n_step != 1:
-        raise FlywheelError("Targets over several steps do not know several tasks' rewards; set n-step to 1.")
 
 
 def _relabel(data: DataConfig, expected: Relabelling) -> Relabel:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import ObservationSpec
+from flywheel.datasets.returns import NStep
 from flywheel.datasets.sampler import locate
 from flywheel.datasets.table import EpisodeTable, Floats
 from flywheel.robots.base import make_robot
@@ -144,3 +145,20 @@ def test_the_share_of_successes_is_a_share() -> None:
     table, _ = world([(5, "lift_red")], 0)
     with pytest.raises(FlywheelError, match=r"must lie in \[0, 1\], not 1.5"):
         rebalanced(table, ["lift_red"], 1.5, 8)
+
+
+@given(worlds, st.integers(1, 5))
+def test_over_several_steps_a_task_pays_once_where_it_is_done(drawn: tuple[list[tuple[int, str]], int], n: int) -> None:
+    table, state = world(*drawn)
+    tasks = [task for task in TASKS if task in table.task]
+    offered = impersonate(table, state, SPEC, tasks, "all")
+    outcome, gamma = TaskOutcome(task_numbers(offered, tasks)), 0.9
+    every, rng = locate(offered, np.arange(offered.total)), np.random.default_rng(0)
+    stored = np.full(int(table.final_row.max()) + 1, 7.0, np.float32)
+    single, several = outcome(offered, every, rng), NStep(outcome, n, gamma, stored)(offered, every, rng)
+    assert single.reward is not None
+    assert several.reward is not None
+    for i, (episode, step) in enumerate(zip(every.episode, every.step, strict=True)):
+        m = min(n, int(offered.transitions[episode]) - step)
+        assert several.reward[i] == pytest.approx(sum(gamma**k * single.reward[i + k] for k in range(m)))
+        assert several.discount[i] == pytest.approx(gamma ** (m - 1) * single.discount[i + m - 1])

@@ -132,7 +132,6 @@ def test_a_run_starts_from_one_of_the_same_tasks(store: EpisodeStore, tmp_path: 
         ({"tasks": ()}, "are for several tasks"),
         ({"task": "stack"}, "give one of them"),
         ({"also": (Path("other"),)}, "leave --data.also out"),
-        ({"n_step": 3}, "set n-step to 1"),
         ({"balance": "tasks"}, "balance and rebalance both say"),
         ({"relabel": "hindsight"}, "not goals"),
         ({"success_share": -1.0}, "must lie in"),
