@@ -31,8 +31,9 @@ class Peer:
     checkpoint = ""
     snapshot = ""
 
-    def __init__(self, process: subprocess.Popen[str], env: Env) -> None:
+    def __init__(self, process: subprocess.Popen[str], env: Env, reward_scale: float) -> None:
         self._process, self._spec, self._action = process, env.robot.observation_spec, env.robot.action_spec
+        self._reward_scale = reward_scale
         self.explore = False
 
     def ask(self, **command: Any) -> dict[str, Any]:
@@ -61,7 +62,7 @@ class Peer:
             path,
             state=np.concatenate([self._spec.pack_state(e.observation)[: e.transitions] for e in episodes]),
             action=np.concatenate([self._action.normalize(e.action[: e.transitions]) for e in episodes]),
-            reward=np.concatenate([e.reward[: e.transitions] for e in episodes]).astype(np.float32),
+            reward=self._reward_scale * np.concatenate([e.reward[: e.transitions] for e in episodes]).astype(np.float32),
             length=np.array([e.transitions for e in episodes]),
             terminal=np.array([e.is_terminal[-1] for e in episodes]),
         )
@@ -76,13 +77,14 @@ def improve(
     offline_updates: int,
     seed: int,
     ends: tuple[int, int],
+    reward_scale: float = 1.0,
 ) -> tuple[dict[str, Any], list[int], list[int]]:
     """The curve as `flywheel.online.Curve.to_json` has it, and successes and episodes of the first and the last policy.
 
-    These two are measured on ``ends``: the first seed, and the number of episodes.
+    These two are measured on ``ends``: the first seed, and the number of episodes. Rewards are multiplied by ``reward_scale``.
     """
     config.output.mkdir(parents=True, exist_ok=True)
-    with make_env(config.task, config.robot) as env, _peer(python, algorithm, seed, env) as peer:
+    with make_env(config.task, config.robot) as env, _peer(python, algorithm, seed, env, reward_scale) as peer:
         peer.learn_from(list(store.episodes()), config.output / "old.npz", new=False)
         peer.ask(do="train", updates=offline_updates)
         points, steps, updates, collected = [_point(config, env, peer, 0, 0, 0)], 0, 0, []
@@ -119,11 +121,11 @@ def _measure(env: Env, peer: Peer, first_seed: int, episodes: int) -> list[int]:
 
 
 @contextmanager
-def _peer(python: Path, algorithm: str, seed: int, env: Env) -> Iterator[Peer]:
+def _peer(python: Path, algorithm: str, seed: int, env: Env, reward_scale: float) -> Iterator[Peer]:
     if not python.exists():
         raise FlywheelError(f"There is no {python}; make it with: make .venv-peers/.ready.")
     command = [str(python), str(_PEER), algorithm, str(seed)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        yield Peer(process, env)
+        yield Peer(process, env, reward_scale)
         assert process.stdin
         process.stdin.close()

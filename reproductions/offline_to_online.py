@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
@@ -46,10 +46,20 @@ from reproductions.progress import progress
 
 RESULTS = Path(__file__).parent / "results" / "offline_to_online"
 """The results that are checked in."""
-ALGORITHMS: dict[str, AlgorithmConfig] = {
-    "iql": IQLConfig(actor_loss="ddpgbc", imitation_weight=0.05, actor_dropout=0.1, average_rate=0.002),
-    "cql": CQLConfig(),
-    "cal_ql": CalQLConfig(),
+
+
+class Setting(NamedTuple):
+    """An algorithm, and what its targets are made of."""
+
+    algorithm: AlgorithmConfig
+    n_step: int = 1
+    reward_scale: float = 1.0
+
+
+SETTINGS = {
+    "iql": Setting(IQLConfig(actor_loss="ddpgbc", imitation_weight=0.05, actor_dropout=0.1, average_rate=0.002), n_step=10),
+    "cql": Setting(CQLConfig()),
+    "cal_ql": Setting(CalQLConfig()),
 }
 """IQL as was chosen on Can's development seeds (docs/results.md), the others as they are by default."""
 CURVE_SEED, FINAL_SEED = 25_000_000, 41_000_000
@@ -126,8 +136,8 @@ class Result:
 
 def reproduce(config: Config) -> list[Result]:
     """The result of each seed; raises `FlywheelError` for an algorithm that is not in the table."""
-    if config.algorithm not in ALGORITHMS:
-        raise FlywheelError(f"The table has no row '{config.algorithm}'; it has {', '.join(ALGORITHMS)}.")
+    if config.algorithm not in SETTINGS:
+        raise FlywheelError(f"The table has no row '{config.algorithm}'; it has {', '.join(SETTINGS)}.")
     return [_load(config, seed) or _run(config, seed) for seed in config.seeds]
 
 
@@ -183,7 +193,7 @@ def _run(config: Config, seed: int) -> Result:
         offline_updates=config.offline_updates,
         updates_per_step=config.updates_per_step,
         explore=config.explore,
-        settings=configs.to_dict(ALGORITHMS[config.algorithm]) if config.code == "flywheel" else {},
+        settings=_settings(config),
         offline=offline,
         final=final,
         curve=curve,
@@ -197,19 +207,28 @@ def _run(config: Config, seed: int) -> Result:
     return result
 
 
+def _settings(config: Config) -> dict[str, Any]:
+    """What the row was learned with; d3rlpy has its own, but for the rewards."""
+    setting = SETTINGS[config.algorithm]
+    if config.code == "d3rlpy":
+        return {"reward_scale": setting.reward_scale}
+    return {**configs.to_dict(setting.algorithm), "n_step": setting.n_step, "reward_scale": setting.reward_scale}
+
+
 _Found = tuple[dict[str, Any], list[int], list[int], dict[str, float]]
 
 
 def _ours(config: Config, seed: int, folder: Path, store: EpisodeStore) -> _Found:
     seconds: dict[str, float] = {}
+    setting = SETTINGS[config.algorithm]
     training = TrainConfig(
         name=config.algorithm,
-        algorithm=ALGORITHMS[config.algorithm],
+        algorithm=setting.algorithm,
         store=store.path,
         output=folder / "offline",
         updates=config.offline_updates,
         seed=seed,
-        data=DataConfig(task=config.task),
+        data=DataConfig(task=config.task, n_step=setting.n_step, reward_scale=setting.reward_scale),
     )
     with _timing(seconds, "offline"):
         train(training, progress("updates"))
@@ -226,7 +245,14 @@ def _theirs(config: Config, seed: int, folder: Path, store: EpisodeStore) -> _Fo
     ends = FINAL_SEED, config.evaluations
     with _timing(seconds, "all"):
         found = d3rlpy_online.improve(
-            _online(config, folder), config.python, config.algorithm, store, config.offline_updates, seed, ends
+            _online(config, folder),
+            config.python,
+            config.algorithm,
+            store,
+            config.offline_updates,
+            seed,
+            ends,
+            SETTINGS[config.algorithm].reward_scale,
         )
     return *found, seconds
 
