@@ -70,8 +70,15 @@ class Learner:
 def _make(algorithm: str, mean: Any, std: Any) -> Any:
     algos, scaler = d3rlpy.algos, d3rlpy.preprocessing.StandardObservationScaler(mean=mean, std=np.maximum(std, 1e-3))
     settings = {"batch_size": BATCH_SIZE, "gamma": 0.99, "observation_scaler": scaler}
-    # Lagrange off: the multiplier is a constant, and with it the weight of the conservative term is 5 as on our side.
-    conservative = {"n_action_samples": 10, "initial_alpha": 5.0, "alpha_learning_rate": 0.0, "conservative_weight": 1.0}
+    # As on our side: the multiplier begins at 1 and follows a threshold of 5.
+    conservative = {
+        "n_action_samples": 10,
+        "initial_alpha": 1.0,
+        "alpha_learning_rate": 3e-4,
+        "alpha_threshold": 5.0,
+        "conservative_weight": 1.0,
+        "actor_learning_rate": 3e-4,
+    }
     configs = {
         "iql": lambda: algos.IQLConfig(weight_temp=10.0, **settings),
         "cql": lambda: algos.CQLConfig(**conservative, **settings),
