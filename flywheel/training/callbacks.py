@@ -98,7 +98,7 @@ class ReportProgress(Callback):
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics file, without a torn last one; none where there is no file.
+    """The rows of a metrics file, without a torn last one; none where there is no file. A row has what its chunk measured.
 
     Raises `FlywheelError` for damage anywhere else.
     """
@@ -107,7 +107,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         lines.pop()
     try:
         return [
-            {"update": int(row.pop("update")), **{name: float(value) for name, value in row.items()}}
+            {"update": int(row.pop("update")), **{name: float(value) for name, value in row.items() if value != ""}}
             for row in csv.DictReader(lines, strict=True)
         ]
     except (ValueError, TypeError, KeyError, csv.Error):

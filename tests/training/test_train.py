@@ -65,6 +65,14 @@ def test_a_torn_last_line_of_the_metrics_is_left_out(tmp_path: Path) -> None:
     assert [row["update"] for row in read_metrics(metrics)] == [50, 150, 200]
 
 
+def test_a_run_goes_on_after_chunks_in_which_the_actor_did_not_learn(tmp_path: Path) -> None:
+    """TD3's actor learns at every second update, and a chunk can be one update long."""
+    train(config(tmp_path, "td3_bc", updates=2, save_every=1))
+    train(config(tmp_path, "td3_bc", updates=4, save_every=1))
+    rows = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert ["loss/actor" in row for row in rows] == [True, False, True, False]
+
+
 @pytest.mark.parametrize("content", [b"update,loss/actor\r\n50,x\r\n100,1\r\n", b"garbage\r\n1\r\n", b"\xff\xfe,update\r\n1\r\n"])
 def test_damaged_metrics_are_named_and_can_be_deleted(tmp_path: Path, content: bytes) -> None:
     train(config(tmp_path, updates=100))
