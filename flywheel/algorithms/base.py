@@ -19,7 +19,7 @@ from flywheel.networks.mlp import Activation, Layers
 
 Relabelling = Literal["task", "hindsight", "hierarchical", "contrastive", "actionable", "actionable_ahead"]
 """How transitions can be relabelled for an algorithm (`training.recipe`)."""
-_PRETRAINED = ("encoder.", "actor.", "critic.hidden.")
+_PRETRAINED = ("encoder.", "actor.", "critic.hidden.", "critic.norms.")
 """What another algorithm can start from. Never a critic's output layer: it is a logit in one, a return in another."""
 
 

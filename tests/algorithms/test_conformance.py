@@ -238,6 +238,16 @@ def test_pretrained_layers_are_taken_whole() -> None:
     assert not [name for name in taken if name.startswith(("actor.hidden.layers.1", "actor.mean"))]
 
 
+def test_pretrained_layers_are_taken_with_their_normalisation() -> None:
+    """Without it the layers after the first would see other features than those for which they were trained."""
+    source, other = make("gciql"), make("iql", activation="gelu", layer_norm=True)
+    for parameter in source.critic.norms.parameters():
+        torch.nn.init.uniform_(parameter)
+    other.load_pretrained(source.state_dict())
+    for name, tensor in source.critic.norms.state_dict().items():
+        assert torch.equal(other.critic.norms.state_dict()[name], tensor), name
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "word"),
     [
