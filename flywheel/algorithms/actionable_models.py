@@ -32,7 +32,7 @@ And in both forms:
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -107,10 +107,21 @@ class ActionableModels(GaussianPolicy):
         if config.maximise == "cem":
             self.actor = self.average_actor = nn.Identity()
         self.critic = Critic(self.encoder.feature_dim, sizes.action, config.critic_layers)
-        torch.nn.init.constant_(self.critic.output.bias, _INITIAL_OUTPUT[config.reward_scale])
+        self._begin_low()
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         noise = fixed_noise(config.cem_iterations, config.cem_samples, sizes.action)
         self.register_buffer("_cem_noise", noise, persistent=False)
+
+    def load_pretrained(self, state: Mapping[str, Tensor]) -> list[str]:
+        """As any algorithm does, but values begin as low as without."""
+        taken = super().load_pretrained(state)
+        if taken:
+            self._begin_low()
+            self.synchronise_targets()
+        return taken
+
+    def _begin_low(self) -> None:
+        nn.init.constant_(self.critic.output.bias, _INITIAL_OUTPUT[self.config.reward_scale])
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of the module's equations; raises `FlywheelError` for a batch without `is_chained`."""

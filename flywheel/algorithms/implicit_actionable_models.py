@@ -21,6 +21,7 @@ different from Actionable Models, and what each difference is worth, is in docs/
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,9 +80,20 @@ class ImplicitActionableModels(GoalAgent):
         self.config = config
         self.critic = glorot(Critic(self.encoder.feature_dim, sizes.action, config.critic_layers))
         self.value = glorot(ValueFunction(self.encoder.feature_dim, config.critic_layers))
-        for network in (self.critic, self.value):
-            torch.nn.init.constant_(network.output.bias, config.steps * (_INITIAL_VALUE - 1.0))
+        self._begin_low()
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+
+    def load_pretrained(self, state: Mapping[str, Tensor]) -> list[str]:
+        """As any algorithm does, but values begin as low as without."""
+        taken = super().load_pretrained(state)
+        if taken:
+            self._begin_low()
+            self.synchronise_targets()
+        return taken
+
+    def _begin_low(self) -> None:
+        for network in (self.critic, self.value):
+            torch.nn.init.constant_(network.output.bias, self.config.steps * (_INITIAL_VALUE - 1.0))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of the module's equations; raises `FlywheelError` for a batch without chaining or what lies ahead."""
