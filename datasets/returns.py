@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from flywheel.core.errors import FlywheelError
-from flywheel.datasets.relabel import ActionableGoals, Relabeled, Relabeler
+from flywheel.datasets.relabel import ActionableGoals, ActorGoals, Relabeled, Relabeler
 from flywheel.datasets.sampler import Indices
 from flywheel.datasets.table import EpisodeTable, Floats, Ints
 
@@ -37,7 +37,8 @@ class NStep:
     def __post_init__(self) -> None:
         if self.n < 1:
             raise FlywheelError(f"A return needs at least one step, not {self.n}.")
-        if isinstance(self.relabeler, ActionableGoals):
+        critic = self.relabeler.critic if isinstance(self.relabeler, ActorGoals) else self.relabeler
+        if isinstance(critic, ActionableGoals):
             raise FlywheelError("Actionable Models' chained targets have no n-step form; set n-step to 1.")
 
     def __call__(self, table: EpisodeTable, indices: Indices, rng: np.random.Generator) -> Relabeled:

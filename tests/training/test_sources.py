@@ -155,6 +155,7 @@ def test_episodes_that_any_store_of_the_initial_run_had_are_not_new(tmp_path: Pa
         (DataConfig(shares=(1.0,), balance="tasks"), "balance and shares both say"),
         (DataConfig(n_step=0), "at least one step"),
         (DataConfig(n_step=3, relabel="actionable"), "no n-step form"),
+        (DataConfig(n_step=3, relabel="actionable_ahead"), "no n-step form"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(tmp_path: Path, data: DataConfig, words: str) -> None:
