@@ -197,7 +197,7 @@ class ActionableModels(GaussianPolicy):
     def _search(self, critic: Critic, features: Tensor, rounds: Iterator[Tensor] | Tensor) -> Found:
         start = features.new_zeros(len(features), self.action_dim)
         return cross_entropy_method(
-            lambda candidates: self._value(critic.many(features, candidates)),
+            lambda candidates: critic.many(features, candidates).amin(dim=0),  # its order, where values end at 0 or 1
             start,
             torch.ones_like(start),
             rounds,

@@ -120,6 +120,17 @@ def test_cem_needs_no_actor_and_finds_the_best_action() -> None:
 
 
 @pytest.mark.parametrize("reward_scale", ["probability", "steps"])
+def test_cem_tells_actions_apart_also_beyond_the_range_of_values(reward_scale: str) -> None:
+    """Where outputs say more than 1 or less than 0, all values are equal, and the outputs' order is what is known."""
+    algorithm, batch = _make(maximise="cem", reward_scale=reward_scale), _batch(0)
+    expected = algorithm.act(batch.observation, batch.goal, deterministic=True)
+    for shift in (40.0, -80.0):
+        with torch.no_grad():
+            algorithm.critic.output.bias.add_(shift)
+        torch.testing.assert_close(algorithm.act(batch.observation, batch.goal, deterministic=True), expected, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("reward_scale", ["probability", "steps"])
 @pytest.mark.parametrize("maximise", ["actor", "cem"])
 def test_values_propagate_across_two_stitched_episodes(reward_scale: str, maximise: str) -> None:
     """A13 (iii). Episode A walks 0-1-2, B walks 1-2-3-4; from 0 to 4 there is a way that neither went, to 5 there is none."""
