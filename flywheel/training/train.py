@@ -237,10 +237,14 @@ def _build(config: TrainConfig, header: PolicyHeader, columns: Columns | Mixture
         try:
             algorithm.load_state_dict(initial.algorithm.state_dict())
         except RuntimeError:
-            raise FlywheelError(f"{config.initial} has other network sizes; train it with the same hidden sizes.") from None
+            raise FlywheelError(
+                f"{config.initial} has other networks; train it with the same hidden sizes, and the same {config.name} settings "
+                "where they add something (an actor, a multiplier, a warm-up)."
+            ) from None
     elif not algorithm.load_pretrained(initial.algorithm.acting_state()):
         raise FlywheelError(
-            f"Nothing of {config.initial} fits {config.name}: train it with the same hidden sizes and goal conditioning."
+            f"The actor of {config.initial} does not fit {config.name}, or one of them has none, as with CEM; train it with the "
+            "same hidden sizes and goal conditioning."
         )
     return algorithm
 

@@ -289,6 +289,23 @@ def test_weights_of_another_width_are_refused_by_the_same_algorithm(tmp_path: Pa
         train(config(tmp_path, algorithm=wide, initial=tmp_path / "first"))
 
 
+def test_a_start_that_lacks_what_other_settings_add_is_told_why(tmp_path: Path) -> None:
+    def settings(**others: object) -> dict[str, object]:
+        return {"algorithm": algorithm_class("cql").Config(hidden=(16, 16), **others), "updates": 1}
+
+    train(config(tmp_path, "cql", output="first", **settings()))
+    with pytest.raises(FlywheelError, match="a warm-up"):
+        train(config(tmp_path, "cql", **settings(warm_up=1), initial=tmp_path / "first"))
+
+
+def test_a_start_without_an_actor_is_told_why(tmp_path: Path) -> None:
+    cem = algorithm_class("actionable_models").Config(hidden=(16, 16), maximise="cem")
+    train(config(tmp_path, "actionable_models", output="pretrained", algorithm=cem, updates=1))
+    data = DataConfig(batch_size=16, task="reach", relabel="task_goal")
+    with pytest.raises(FlywheelError, match="has none, as with CEM"):
+        train(config(tmp_path, "iql", data=data, initial=tmp_path / "pretrained"))
+
+
 def test_a_goal_conditioned_policy_without_a_goal_says_so(tmp_path: Path) -> None:
     policy = train(config(tmp_path, "actionable_models"))
     with pytest.raises(FlywheelError, match="--goals"):
