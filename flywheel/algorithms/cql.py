@@ -25,6 +25,7 @@ from flywheel.algorithms._conservative import sum_of_logsumexp
 from flywheel.algorithms._turn import Turn
 from flywheel.algorithms.base import Algorithm, AlgorithmConfig, Sizes, frozen, group
 from flywheel.core.batch import Batch
+from flywheel.core.errors import FlywheelError
 from flywheel.networks.actors import TanhGaussianActor
 from flywheel.networks.critics import Critic
 
@@ -56,6 +57,10 @@ class CQLConfig(AlgorithmConfig):
     are known bootstraps from actions that are pushed down, and all values sink."""
     lagrange_threshold: float | None = None
     """Tune w's multiplier by dual ascent until the conservative term is this large; off by default."""
+
+    def __post_init__(self) -> None:
+        if self.n_actions < 1 or self.warm_up < 0:
+            raise FlywheelError("n-actions must be at least 1 and warm-up at least 0.")
 
 
 class CQL(Algorithm):

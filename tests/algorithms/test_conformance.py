@@ -254,6 +254,8 @@ def test_pretrained_layers_are_taken_with_their_normalisation() -> None:
     [
         ("bc", {"hidden": ()}, "hidden"),
         ("iql", {"expectile": 1.0}, "expectile"),
+        ("cql", {"n_actions": 0}, "n-actions"),
+        ("cql", {"warm_up": -1}, "warm-up"),
         ("actionable_models", {"cem_elites": 65}, "cem-elites"),
         ("actionable_models", {"maximise": "cem", "average_rate": 0.1}, "there is none"),
         ("actionable_models", {"n_negatives": 0}, "n-negatives"),
