@@ -17,8 +17,9 @@ searched by the cross-entropy method (CEM) from all over the range. By default i
   found a way there, so stitched goals are imitated and unreachable ones are not. The weight saturates: Q itself would
   prefer the last steps before a goal to the first, and exp(beta A) follows an advantage that is noise at first; in trials
   on 200 Lift episodes both reached fewer goals.
-* A target is at least the return that the data itself went on to collect, gamma^(steps to the goal): a lower bound on the best
-  action's value that is known at once, where bootstrapping takes thousands of updates to carry it back over an episode.
+* A target is at least the return that the data itself went on to collect, gamma^(steps from s' to the goal): a lower bound on
+  the best action's value that is known at once, where bootstrapping takes thousands of updates to carry it back over an
+  episode.
 
 And in both forms:
 

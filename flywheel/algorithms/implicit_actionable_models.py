@@ -1,7 +1,7 @@
 """Implicit Actionable Models: Actionable Models (Chebotar et al. 2021) that never ask about an action outside the data.
 
     y    = 1 where s' is the goal;  gamma V(s', g) before;  Qbar(s, a, g) at the end of a chained sub-trajectory
-    L_Q  = E[ (H (max(y, gamma^d) - Q_k(s, a, g)))^2 ],  d the steps that the data took until the goal, where it came there
+    L_Q  = E[ (H (max(y, gamma^d) - Q_k(s, a, g)))^2 ],  d the steps that the data took from s' to the goal, where it came there
     L_V  = E[ |tau - 1(u < 0)| u^2 ],  u = H (min_k Qbar_k(s, a, g) - V(s, g))
     L_pi = -E[ min(exp(alpha H (V(s_{t+n}, g) - V(s_t, g))), 100) log pi(a_t|s_t, g) ]
 
@@ -15,7 +15,7 @@ different from Actionable Models, and what each difference is worth, is in docs/
   than the value's error. HIQL's higher actor has this advantage (Park et al. 2023). Or it follows the critic's gradient while it
   imitates (DDPG+BC), which is better for arms, as for OGBench's GCIQL:
 
-    L_pi = -E[ Q(s, pi(s), g) ] / E[|Q|] - alpha E[ log pi(a|s, g) ]
+    L_pi = -E[ Q(s, pi(s), g) ] / E[1 - Q] - alpha E[ log pi(a|s, g) ]
 """
 
 from __future__ import annotations
