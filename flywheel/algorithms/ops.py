@@ -144,9 +144,12 @@ def goal_target(reward: Tensor, discount: Tensor, next_value: Tensor, own_value:
 
 
 def draw_by_softmax(actions: Tensor, values: Tensor) -> Tensor:
-    """One of N candidates per row, drawn with probability softmax(values): (B, N, A), (B, N) -> (B, A). No gradient."""
+    """One of N candidates per row, drawn with probability softmax(values): (B, N, A), (B, N) -> (B, A). No gradient.
+
+    Where values are not finite it is any of them: torch would raise, on a GPU for good, before the losses can tell.
+    """
     _same_shape(actions[..., 0], values)
-    drawn = torch.multinomial(torch.softmax(values.detach(), dim=1), 1)
+    drawn = torch.multinomial(torch.softmax(values.detach(), dim=1).nan_to_num(nan=1.0), 1)
     return actions.gather(1, drawn.unsqueeze(-1).expand(-1, -1, actions.shape[-1])).squeeze(1)
 
 

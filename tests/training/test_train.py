@@ -236,10 +236,11 @@ def test_a_policy_of_another_robot_is_no_start(tmp_path: Path) -> None:
         train(dataclasses.replace(config(tmp_path, initial=tmp_path / "first"), store=store.path))
 
 
-def test_a_loss_that_explodes_stops_the_run_and_saves_nothing_of_it(tmp_path: Path) -> None:
-    wild = algorithm_class("iql").Config(hidden=(16, 16), learning_rate=1e30)
+@pytest.mark.parametrize("name", ["iql", "actionable_models"])  # the latter draws by values, which may be NaN before weights are
+def test_a_loss_that_explodes_stops_the_run_and_saves_nothing_of_it(tmp_path: Path, name: str) -> None:
+    wild = algorithm_class(name).Config(hidden=(16, 16), learning_rate=1e30)
     with pytest.raises(NonFiniteError, match=r"non-finite in update \d+ \(.*non_finite.safetensors"):
-        train(config(tmp_path, "iql", algorithm=wild))
+        train(config(tmp_path, name, algorithm=wild))
     assert not (tmp_path / "run" / "policy.safetensors").exists()
     assert not (tmp_path / "run" / "last.ckpt").exists()
 
