@@ -269,6 +269,15 @@ def test_online_finetuning_goes_on_from_all_weights_and_mixes_in_what_is_new(tmp
         assert float((second.algorithm.state_dict()[name].float() - tensor.float()).abs().max()) < 1e-2, name
 
 
+def test_a_run_that_goes_on_has_its_own_learning_rates(tmp_path: Path) -> None:
+    first = train(config(tmp_path, output="first"))
+    still = algorithm_class("bc").Config(hidden=(16, 16), learning_rate=0.0)
+    second = train(config(tmp_path, algorithm=still, initial=tmp_path / "first", go_on=True, updates=70))
+    assert second.header.updates == 70
+    for name, tensor in first.algorithm.state_dict().items():
+        assert torch.equal(second.algorithm.state_dict()[name], tensor), name
+
+
 def test_nothing_new_to_mix_in_is_named(tmp_path: Path) -> None:
     train(config(tmp_path, "iql", output="first"))
     with pytest.raises(FlywheelError, match="no new episodes"):
