@@ -21,7 +21,7 @@ from flywheel.datasets.index import IndexRow
 from flywheel.datasets.store import EpisodeStore
 from flywheel.policy import LearnedPolicy
 from flywheel.report.learning import Line, learning_curve
-from flywheel.rollout.collect import CollectConfig, collect
+from flywheel.rollout.collect import CollectConfig, collect, episode_ids
 from flywheel.rollout.evaluate import EvaluateConfig, evaluate
 from flywheel.rollout.results import Evaluation
 from flywheel.rollout.rollout import EVALUATION_SEED, TaskName
@@ -140,7 +140,8 @@ def improve(config: OnlineConfig, watch: Watch = unwatched) -> Curve:
     another loop.
     """
     loop = _Loop(config, watch)
-    curve = Curve(tuple(loop.points()), tuple(row.success for row in loop.rows()))
+    points = tuple(loop.points())
+    curve = Curve(points, tuple(row.success for row in loop.collected))
     write_atomically(config.output / "curve.json", json.dumps(curve.to_json(), indent=1).encode())
     line = Line(
         config.initial.name, [(point.episodes, point.evaluation.success, *point.evaluation.ci95) for point in curve.points]
@@ -158,6 +159,7 @@ class _Loop:
         self.store = EpisodeStore.open(self.base.store)
         self.began = LearnedPolicy.load(config.initial)
         self.experiment = f"online-{self.began.checkpoint[:8]}"
+        self.collected: list[IndexRow] = []
         _claim(config)
 
     def points(self) -> Iterator[Point]:
@@ -165,23 +167,17 @@ class _Loop:
         config, policy, steps, updates = self.config, self.config.initial, 0, 0
         yield Point(0, 0, 0, self._evaluate(0, policy))
         for number in range(1, config.episodes // config.per_round + 1):
-            own = self._collect(number, policy)
+            rows = self._collect(number, policy)
+            self.collected += rows
+            own = sum(row.length for row in rows)
             steps, updates = steps + own, updates + max(1, round(own * config.updates_per_step))
             policy = self._train(number, policy, updates)
             collected = number * config.per_round
             if collected % config.evaluate_every == 0 or collected == config.episodes:
                 yield Point(collected, steps, updates, self._evaluate(collected, policy))
 
-    def rows(self) -> list[IndexRow]:
-        """The episodes of this loop, in the order in which they were collected."""
-        rounds = [self.config.initial, *sorted(self.config.output.glob("round-*"))]
-        checkpoints = {LearnedPolicy.load(run).checkpoint for run in rounds}
-        seeds = range(self.config.first_seed, self.config.first_seed + self.config.episodes)
-        own = [row for row in self.store.rows() if row.experiment_id == self.experiment and row.policy_checkpoint in checkpoints]
-        return sorted((row for row in own if row.seed in seeds), key=lambda row: row.seed)
-
-    def _collect(self, number: int, policy: Path) -> int:
-        """The actions that the policy took in this round."""
+    def _collect(self, number: int, policy: Path) -> list[IndexRow]:
+        """The round's episodes in the order of their seeds, also those that somebody has deleted since: they were collected."""
         config = self.config
         collection = CollectConfig(
             task=config.task,
@@ -198,8 +194,8 @@ class _Loop:
         )
         with self.watch(f"Round {number}: collecting", "episodes") as report:
             collect(collection, report)
-        seeds = range(collection.first_seed, collection.first_seed + collection.episodes)
-        return sum(row.length for row in self.rows() if row.seed in seeds)
+        rows = {row.episode_id: row for row in self.store.rows(deleted=True)}
+        return [rows[name] for name in episode_ids(collection).values()]
 
     def _train(self, number: int, policy: Path, updates: int) -> Path:
         run = self.config.output / f"round-{number:03d}"

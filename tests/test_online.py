@@ -120,3 +120,31 @@ def test_what_was_not_trained_on_the_task_is_refused(begun: Path) -> None:
 def test_impossible_settings_are_refused(settings: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(FlywheelError):
         _config(tmp_path, **settings)
+
+
+def test_a_loop_that_was_killed_while_it_trained_goes_on(begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a kill leaves: a round's folder without a policy."""
+    folder = _copy(begun, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("flywheel.training.train._fit", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            improve(_config(folder))
+    assert (folder / "online" / "round-001" / "config.yaml").exists()
+    assert len(improve(_config(folder)).collected) == 4
+
+
+def test_two_loops_on_one_store_count_their_own_episodes(begun: Path, tmp_path: Path) -> None:
+    """The same initial policy and the same seeds, but other episodes."""
+    folder = _copy(begun, tmp_path)
+    first = improve(_config(folder))
+    second = improve(dataclasses.replace(_config(folder, explore=False), output=folder / "second"))
+    assert len(first.collected) == len(second.collected) == 4
+    assert len(EpisodeStore.open(folder / "store").rows()) == 6 + 8
+
+
+def test_episodes_that_were_deleted_since_still_count_as_collected(begun: Path, tmp_path: Path) -> None:
+    folder = _copy(begun, tmp_path)
+    before = improve(_config(folder))
+    store = EpisodeStore.open(folder / "store")
+    store.label([next(row.episode_id for row in store.rows() if row.policy_checkpoint)], "deleted", True, by="anna")
+    assert improve(_config(folder)) == before

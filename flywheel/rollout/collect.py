@@ -78,17 +78,22 @@ def collect(config: CollectConfig, on_progress: Progress = lambda done, total: N
     _check(config)
     check_policy(config.policy, make_env(config.task, config.robot))
     store = _open_store(config)
-    policy = policy_name(config.policy)
-    seeds = range(config.first_seed, config.first_seed + config.episodes)
+    ids = episode_ids(config)
     stored = {row.episode_id for row in store.rows(deleted=True)}  # what was deleted is not made again
-    missing = [seed for seed in seeds if _id(config, policy, seed) not in stored]
-    skipped, successes, steps = len(seeds) - len(missing), 0, 0
-    on_progress(skipped, len(seeds))
-    with closing(run_job(CollectJob(config, policy), missing, config.processes)) as results:
+    missing = [seed for seed, name in ids.items() if name not in stored]
+    skipped, successes, steps = len(ids) - len(missing), 0, 0
+    on_progress(skipped, len(ids))
+    with closing(run_job(CollectJob(config, policy_name(config.policy)), missing, config.processes)) as results:
         for done, (metadata, transitions) in enumerate(results, start=1):
             successes, steps = successes + metadata.success, steps + transitions
-            on_progress(skipped + done, len(seeds))
+            on_progress(skipped + done, len(ids))
     return Collection(store.path, len(missing), skipped, successes, steps)
+
+
+def episode_ids(config: CollectConfig) -> dict[int, str]:
+    """The id of each seed's episode, stored or not; raises `FlywheelError` where there is no such policy."""
+    policy = policy_name(config.policy)
+    return {seed: _id(config, policy, seed) for seed in range(config.first_seed, config.first_seed + config.episodes)}
 
 
 @dataclass(frozen=True)
