@@ -164,17 +164,18 @@ class _Loop:
 
     def points(self) -> Iterator[Point]:
         """Collect, train and evaluate in turn."""
-        config, policy, steps, updates = self.config, self.config.initial, 0, 0
+        config, policy, steps, before = self.config, self.config.initial, 0, self.began.header.updates
+        updates = before
         yield Point(0, 0, 0, self._evaluate(0, policy))
         for number in range(1, config.episodes // config.per_round + 1):
             rows = self._collect(number, policy)
             self.collected += rows
             own = sum(row.length for row in rows)
-            steps, updates = steps + own, updates + max(1, round(own * config.updates_per_step))
+            steps, updates = steps + own, self._updates(number, updates + max(1, round(own * config.updates_per_step)))
             policy = self._train(number, policy, updates)
             collected = number * config.per_round
             if collected % config.evaluate_every == 0 or collected == config.episodes:
-                yield Point(collected, steps, updates, self._evaluate(collected, policy))
+                yield Point(collected, steps, updates - before, self._evaluate(collected, policy))
 
     def _collect(self, number: int, policy: Path) -> list[IndexRow]:
         """The round's episodes in the order of their seeds, also those that somebody has deleted since: they were collected."""
@@ -197,12 +198,19 @@ class _Loop:
         rows = {row.episode_id: row for row in self.store.rows(deleted=True)}
         return [rows[name] for name in episode_ids(collection).values()]
 
+    def _run(self, number: int) -> Path:
+        return self.config.output / f"round-{number:03d}"
+
+    def _updates(self, number: int, due: int) -> int:
+        """All that there are after this round; one that has begun keeps its number, also where episodes were trimmed since."""
+        begun = self._run(number) / "config.yaml"
+        return load_config(begun).updates if begun.exists() else due
+
     def _train(self, number: int, policy: Path, updates: int) -> Path:
-        run = self.config.output / f"round-{number:03d}"
+        run = self._run(number)
         data = replace(self.base.data, new_fraction=self.config.new_fraction, old=self.config.initial)
-        total = self.began.header.updates + updates
         with self.watch(f"Round {number}: finetuning", "updates") as report:
-            train(replace(self.base, output=run, updates=total, data=data, initial=policy, go_on=True), report)
+            train(replace(self.base, output=run, updates=updates, data=data, initial=policy, go_on=True), report)
         return run
 
     def _evaluate(self, collected: int, policy: Path) -> Evaluation:

@@ -148,3 +148,11 @@ def test_episodes_that_were_deleted_since_still_count_as_collected(begun: Path, 
     store = EpisodeStore.open(folder / "store")
     store.label([next(row.episode_id for row in store.rows() if row.policy_checkpoint)], "deleted", True, by="anna")
     assert improve(_config(folder)) == before
+
+
+def test_a_round_keeps_its_updates_where_episodes_were_trimmed_since(begun: Path, tmp_path: Path) -> None:
+    folder = _copy(begun, tmp_path)
+    before = improve(_config(folder))
+    store = EpisodeStore.open(folder / "store")
+    store.label([row.episode_id for row in store.rows() if row.policy_checkpoint][:1], "trim", (0, 2), by="anna")
+    assert [point.updates for point in improve(_config(folder)).points] == [point.updates for point in before.points]
