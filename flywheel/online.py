@@ -8,6 +8,7 @@ have no schedule anywhere. What is killed goes on when it is started again.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -23,8 +24,10 @@ from flywheel.policy import LearnedPolicy
 from flywheel.report.learning import Line, learning_curve
 from flywheel.rollout.collect import CollectConfig, collect, episode_ids
 from flywheel.rollout.evaluate import EvaluateConfig, evaluate
+from flywheel.rollout.policies import check_goals, check_policy
 from flywheel.rollout.results import Evaluation
 from flywheel.rollout.rollout import EVALUATION_SEED, TaskName
+from flywheel.tasks.env import make_env
 from flywheel.training.train import TrainConfig, load_config, train
 
 Report = Callable[[int, int], None]
@@ -84,8 +87,10 @@ class OnlineConfig:
                 "episodes, per-round, evaluate-every, evaluation-episodes and processes must be at least 1, and episodes and "
                 "evaluate-every multiples of per-round."
             )
-        if self.updates_per_step <= 0 or not 0.0 <= self.new_fraction <= 1.0:
+        if not 0.0 < self.updates_per_step < math.inf or not 0.0 <= self.new_fraction <= 1.0:
             raise FlywheelError("updates-per-step must be above 0, and new-fraction in [0, 1].")
+        if not 0 <= self.first_seed <= EVALUATION_SEED - self.episodes or self.evaluation_seed < EVALUATION_SEED:
+            raise FlywheelError(f"Seeds to learn from lie from 0 to {EVALUATION_SEED - 1}, those of evaluations from there on.")
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,7 @@ class _Loop:
         self.began = LearnedPolicy.load(config.initial)
         self.experiment = f"online-{self.began.checkpoint[:8]}"
         self.collected: list[IndexRow] = []
+        _check_acts(config)
         _claim(config)
 
     def points(self) -> Iterator[Point]:
@@ -237,6 +243,13 @@ def _base(config: OnlineConfig) -> TrainConfig:
             f"{config.initial} {learned}, so it cannot go on online with {config.task}; finetune it offline first."
         )
     return base
+
+
+def _check_acts(config: OnlineConfig) -> None:
+    """Refuse a robot or a goal that the policy is not made for, while the folder is still free for another try."""
+    env = make_env(config.task, config.robot)
+    check_policy(str(config.initial), env)
+    check_goals(str(config.initial), given=False, set_by_task=env.task.sets_goals)
 
 
 def _claim(config: OnlineConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -115,7 +116,19 @@ def test_what_was_not_trained_on_the_task_is_refused(begun: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"episodes": 5}, {"per_round": 0}, {"evaluate_every": 3}, {"updates_per_step": 0.0}, {"new_fraction": 1.5}]
+    "settings",
+    [
+        {"episodes": 5},
+        {"per_round": 0},
+        {"evaluate_every": 3},
+        {"updates_per_step": 0.0},
+        {"updates_per_step": math.nan},
+        {"updates_per_step": math.inf},
+        {"new_fraction": 1.5},
+        {"first_seed": -1},
+        {"first_seed": 9_999_997},
+        {"evaluation_seed": 5},
+    ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(FlywheelError):
@@ -156,3 +169,10 @@ def test_a_round_keeps_its_updates_where_episodes_were_trimmed_since(begun: Path
     store = EpisodeStore.open(folder / "store")
     store.label([row.episode_id for row in store.rows() if row.policy_checkpoint][:1], "trim", (0, 2), by="anna")
     assert [point.updates for point in improve(_config(folder)).points] == [point.updates for point in before.points]
+
+
+def test_a_robot_that_does_not_exist_leaves_the_folder_free(begun: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(_config(begun), output=tmp_path / "online", robot="nobody")
+    with pytest.raises(FlywheelError, match="There is no robot 'nobody'"):
+        improve(config)
+    assert not config.output.exists()
