@@ -127,6 +127,8 @@ class Curve:
     """The first is the initial policy's."""
     collected: tuple[bool, ...]
     """The success of each collected episode, in the order of their seeds."""
+    policy: Path
+    """The run folder of the last policy."""
 
     @property
     def dip(self) -> float:
@@ -146,7 +148,7 @@ def improve(config: OnlineConfig, watch: Watch = unwatched) -> Curve:
     """
     loop = _Loop(config, watch)
     points = tuple(loop.points())
-    curve = Curve(points, tuple(row.success for row in loop.collected))
+    curve = Curve(points, tuple(row.success for row in loop.collected), loop.policy)
     write_atomically(config.output / "curve.json", json.dumps(curve.to_json(), indent=1).encode())
     line = Line(
         config.initial.name, [(point.episodes, point.evaluation.success, *point.evaluation.ci95) for point in curve.points]
@@ -165,31 +167,32 @@ class _Loop:
         self.began = LearnedPolicy.load(config.initial)
         self.experiment = f"online-{self.began.checkpoint[:8]}"
         self.collected: list[IndexRow] = []
+        self.policy = config.initial
         _check_acts(config)
         _claim(config)
 
     def points(self) -> Iterator[Point]:
         """Collect, train and evaluate in turn."""
-        config, policy, steps, before = self.config, self.config.initial, 0, self.began.header.updates
+        config, steps, before = self.config, 0, self.began.header.updates
         updates = before
-        yield Point(0, 0, 0, self._evaluate(0, policy))
+        yield Point(0, 0, 0, self._evaluate(0))
         for number in range(1, config.episodes // config.per_round + 1):
-            rows = self._collect(number, policy)
+            rows = self._collect(number)
             self.collected += rows
             own = sum(row.length for row in rows)
             steps, updates = steps + own, self._updates(number, updates + max(1, round(own * config.updates_per_step)))
-            policy = self._train(number, policy, updates)
+            self.policy = self._train(number, updates)
             collected = number * config.per_round
             if collected % config.evaluate_every == 0 or collected == config.episodes:
-                yield Point(collected, steps, updates - before, self._evaluate(collected, policy))
+                yield Point(collected, steps, updates - before, self._evaluate(collected))
 
-    def _collect(self, number: int, policy: Path) -> list[IndexRow]:
+    def _collect(self, number: int) -> list[IndexRow]:
         """The round's episodes in the order of their seeds, also those that somebody has deleted since: they were collected."""
         config = self.config
         collection = CollectConfig(
             task=config.task,
             robot=config.robot,
-            policy=str(policy),
+            policy=str(self.policy),
             store=self.store.path.parents[1],
             dataset=self.store.name,
             episodes=config.per_round,
@@ -212,19 +215,19 @@ class _Loop:
         begun = self._run(number) / "config.yaml"
         return load_config(begun).updates if begun.exists() else due
 
-    def _train(self, number: int, policy: Path, updates: int) -> Path:
+    def _train(self, number: int, updates: int) -> Path:
         run = self._run(number)
         data = replace(self.base.data, new_fraction=self.config.new_fraction, old=self.config.initial)
         with self.watch(f"Round {number}: finetuning", "updates") as report:
-            train(replace(self.base, output=run, updates=updates, data=data, initial=policy, go_on=True), report)
+            train(replace(self.base, output=run, updates=updates, data=data, initial=self.policy, go_on=True), report)
         return run
 
-    def _evaluate(self, collected: int, policy: Path) -> Evaluation:
+    def _evaluate(self, collected: int) -> Evaluation:
         config = self.config
         evaluation = EvaluateConfig(
             task=config.task,
             robot=config.robot,
-            policy=str(policy),
+            policy=str(self.policy),
             output=config.output / "evaluations" / f"after-{collected:04d}",
             episodes=config.evaluation_episodes,
             first_seed=config.evaluation_seed,

@@ -235,9 +235,8 @@ def _ours(config: Config, seed: int, folder: Path, store: EpisodeStore) -> _Foun
         train(training, progress("updates"))
     with _timing(seconds, "online"):
         curve = improve(_online(config, folder))
-    last = max((folder / "online").glob("round-*"))
     with _timing(seconds, "evaluation"):
-        offline, final = (_evaluate(config, run) for run in (folder / "offline", last))
+        offline, final = (_evaluate(config, run) for run in (folder / "offline", curve.policy))
     return curve.to_json(), offline, final, seconds
 
 

@@ -54,6 +54,7 @@ def test_rounds_collect_train_and_evaluate(improved: tuple[Path, Curve]) -> None
     folder, curve = improved
     assert [point.episodes for point in curve.points] == [0, 2, 4]
     assert len(curve.collected) == 4
+    assert curve.policy == folder / "online" / "round-002"
     assert curve.points[-1].updates == pytest.approx(0.5 * curve.points[-1].steps, abs=2)
     assert len(EpisodeStore.open(folder / "store").rows()) == 10
     saved = json.loads((folder / "online" / "curve.json").read_text())

@@ -36,4 +36,4 @@ def _improve(config: online.OnlineConfig) -> None:
         found = f"{point.evaluation.successes} of {len(point.evaluation.results)}"
         say(f"after {point.episodes:4d} episodes, {point.updates:,} updates: {found} ({100 * low:.0f} to {100 * high:.0f} %)")
     say(f"The success fell by {100 * curve.dip:.0f} points at worst. The curve is {config.output / 'curve.svg'}.")
-    say(f"The policy is in {max(config.output.glob('round-*'))}.")
+    say(f"The policy is in {curve.policy}.")
