@@ -28,7 +28,7 @@ check: $(READY)  ## Lint, format, types and walls
 bench: $(READY)  ## Rates on this machine
 	$(BIN)/flywheel bench
 
-bench-peers: $(READY) .venv-peers/.ready .venv-peers/corl .venv-peers/ogbench/.ready  ## Update rates beside the peers', in one run
+bench-peers: $(READY) .venv-peers/.ready .venv-peers/corl .venv-peers/robomimic/.ready .venv-peers/ogbench/.ready  ## Update rates beside the peers', in one run
 	$(BIN)/python -m flywheel.bench.peers
 
 bench-append: $(READY) .venv-interop/.ready  ## Durable appends of episodes with cameras, beside the disk's rate and the peers'
@@ -60,6 +60,12 @@ $(READY): requirements.lock pyproject.toml
 # CORL is no package either: its scripts, at one commit, run in the environment above.
 .venv-peers/corl: .venv-peers/.ready
 	git clone --quiet https://github.com/tinkoff-ai/CORL .venv-peers/corl && git -C .venv-peers/corl checkout --quiet 6afec90484bbf47dee05fdf525e26a3ebe028e9b
+
+# robomimic's pins exclude those of the others (six it forgot to name).
+.venv-peers/robomimic/.ready: .venv-peers/.ready
+	test -x .venv-peers/robomimic/bin/python || $(PYTHON) -m venv .venv-peers/robomimic
+	$(BIN)/uv pip install --quiet --python .venv-peers/robomimic/bin/python robomimic==0.3.0 six $$(grep -o '^torch==[0-9.]*' requirements.lock)
+	touch $@
 
 # OGBench's own agents are no package: their folder lies in its repository, from which it is taken at one commit.
 .venv-peers/ogbench/.ready: $(READY)
