@@ -72,6 +72,12 @@ class GaussianPolicy(Algorithm):
         """Set the average to the actor."""
         self.average_actor.load_state_dict(self.actor.state_dict())
 
+    def go_on_from(self, other: Algorithm) -> None:
+        """Take all weights; an average that never moved is none, so it begins with the actor."""
+        super().go_on_from(other)
+        if self._average_rate and isinstance(other, GaussianPolicy) and not other._average_rate:
+            self.average_actor.load_state_dict(self.actor.state_dict())
+
     def acting_state(self) -> Mapping[str, Tensor]:
         """The state, with the acting weights as the actor's."""
         acting = {f"actor.{name}": tensor for name, tensor in self.acting.state_dict().items()}

@@ -106,6 +106,10 @@ class Algorithm(nn.Module, ABC):
         """Normalise states by (state - mean) / std, each (D,), array or tensor."""
         self.encoder.set_statistics(torch.as_tensor(mean), torch.as_tensor(std))
 
+    def go_on_from(self, other: Algorithm) -> None:
+        """Take all weights of one of the same algorithm; raises `RuntimeError` where it has other networks."""
+        self.load_state_dict(other.state_dict())
+
     def load_pretrained(self, state: Mapping[str, Tensor]) -> list[str]:
         """Take what fits, by name and shape, of another algorithm's `state_dict`: statistics, actor, the critic's hidden layers.
 

@@ -235,7 +235,7 @@ def _build(config: TrainConfig, header: PolicyHeader, columns: Columns | Mixture
             algorithm.set_statistics(*(columns.statistics if isinstance(columns, Mixture) else state_statistics(columns)))
     elif initial.header.algorithm == config.name and initial.header.goal_conditioned == header.goal_conditioned:
         try:
-            algorithm.load_state_dict(initial.algorithm.state_dict())
+            algorithm.go_on_from(initial.algorithm)
         except RuntimeError:
             raise FlywheelError(
                 f"{config.initial} has other networks; train it with the same hidden sizes, and the same {config.name} settings "

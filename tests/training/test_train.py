@@ -269,6 +269,13 @@ def test_online_finetuning_goes_on_from_all_weights_and_mixes_in_what_is_new(tmp
         assert float((second.algorithm.state_dict()[name].float() - tensor.float()).abs().max()) < 1e-2, name
 
 
+def test_an_average_begins_with_the_actor_of_a_run_that_kept_none(tmp_path: Path) -> None:
+    first = train(config(tmp_path, output="first"))
+    averaged = algorithm_class("bc").Config(hidden=(16, 16), average_rate=1e-6)
+    second = train(config(tmp_path, algorithm=averaged, initial=tmp_path / "first", updates=1))
+    np.testing.assert_allclose(second.act(observation()), first.act(observation()), atol=1e-4)
+
+
 def test_a_run_that_goes_on_has_its_own_learning_rates(tmp_path: Path) -> None:
     first = train(config(tmp_path, output="first"))
     still = algorithm_class("bc").Config(hidden=(16, 16), learning_rate=0.0)
