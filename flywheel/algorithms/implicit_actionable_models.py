@@ -106,6 +106,9 @@ class ImplicitActionableModels(GoalAgent):
         q = self.critic(features, batch.action)
         advantage = own - self.value(features)
         self._metrics = {"value": self._share(own).mean(), "target": target.mean(), "advantage": advantage.detach().mean()}
+        self._metrics["chained_ends"] = batch.is_chained.float().mean()
+        if batch.mc_return is not None:  # it is 0 where the goal is another episode's
+            self._metrics["chained"] = (batch.mc_return == 0).float().mean()
         return {
             "value": ops.expectile_loss(advantage, self.config.expectile),
             "critic": ops.squared_td_loss(q, self.config.steps * (target - 1.0)),

@@ -77,6 +77,13 @@ def test_no_target_is_less_than_what_the_data_collected_unless_so_asked() -> Non
         assert (algorithm.metrics()["target"] == 1.0) == is_bound
 
 
+def test_the_share_of_chained_goals_is_told() -> None:
+    algorithm, batch = _make(), random_batch(0)
+    algorithm.losses(dataclasses.replace(batch, mc_return=(torch.arange(16) % 4 > 0).float()))
+    assert algorithm.metrics()["chained"] == 0.25
+    assert algorithm.metrics()["chained_ends"] == batch.is_chained.float().mean()
+
+
 def test_values_propagate_across_two_stitched_episodes() -> None:
     """A13 (iii). Episode A walks 0-1-2, B walks 1-2-3-4; from 0 to 4 there is a way that neither went, to 5 there is none."""
     algorithm = _make(Sizes(6, 1, True), hidden=(64, 64), learning_rate=2e-3, target_rate=0.05, steps=10.0)
