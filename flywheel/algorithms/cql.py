@@ -14,6 +14,7 @@ form, which is on by default in the reference's command line but off in its reco
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.networks.actors import TanhGaussianActor
 from flywheel.networks.critics import Critic
 
-_LARGEST_MULTIPLIER = 1e6
+_LARGEST_LOG_MULTIPLIER = math.log(1e6)
 Policy = tuple[Tensor, Tensor]
 """Mean and log-std before the tanh, each (B, A)."""
 
@@ -111,7 +112,7 @@ class CQL(Algorithm):
         threshold = self.config.lagrange_threshold
         if threshold is None:
             return {"critic": td_loss + conservative}
-        multiplier = self.log_multiplier.exp().clamp(max=_LARGEST_MULTIPLIER)
+        multiplier = self.log_multiplier.exp()
         excess = conservative - threshold * self.critic.members
         return {"critic": td_loss + multiplier.detach() * excess, "multiplier": -multiplier * excess.detach()}
 
@@ -141,7 +142,13 @@ class CQL(Algorithm):
         return torch.cat([uniform, current, following], 1), log_density * self.config.importance_sampling
 
     def after_step(self) -> None:
-        """Move the target critics, and come closer to the end of the warm-up."""
+        """Move the target critics, come closer to the end of the warm-up, and keep the multiplier in its range.
+
+        Clamped in the loss, as in the reference, it could never come back.
+        """
+        if self.config.lagrange_threshold is not None:
+            with torch.no_grad():
+                self.log_multiplier.clamp_(max=_LARGEST_LOG_MULTIPLIER)
         ops.soft_update(self.target_critic.parameters(), self.critic.parameters(), self.config.target_rate)
         if self.config.warm_up:
             self.ascent.advance()

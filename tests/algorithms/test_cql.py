@@ -12,7 +12,7 @@ from flywheel.algorithms.base import Sizes
 from flywheel.algorithms.cql import CQL, CQLConfig
 from flywheel.networks.critics import Critic
 from flywheel.networks.mlp import Layers
-from tests.algorithms.batches import ACTION_DIM, STATE_DIM, random_batch
+from tests.algorithms.batches import ACTION_DIM, STATE_DIM, fit, random_batch
 
 
 @pytest.mark.parametrize("hidden", [(16,), (16, 12), (8, 12, 16)])
@@ -51,6 +51,17 @@ def test_lagrange_multiplier_grows_while_the_term_is_above_its_threshold() -> No
         algorithm = _cql(lagrange_threshold=threshold)
         algorithm.losses(random_batch(0))["multiplier"].backward()
         assert math.copysign(1.0, algorithm.log_multiplier.grad.item()) == sign
+
+
+def test_lagrange_multiplier_comes_back_from_the_end_of_its_range() -> None:
+    algorithm = _cql(lagrange_threshold=1e9)
+    with torch.no_grad():
+        algorithm.log_multiplier.fill_(20.0)
+    fit(algorithm, random_batch, range(2))
+    first = algorithm.log_multiplier.item()
+    assert first <= math.log(1e6)
+    fit(algorithm, random_batch, range(2, 4))
+    assert algorithm.log_multiplier.item() < first
 
 
 def test_temperature_falls_while_the_entropy_is_above_its_target() -> None:
