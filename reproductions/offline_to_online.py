@@ -56,9 +56,16 @@ class Setting(NamedTuple):
     reward_scale: float = 1.0
 
 
+_ASCENT: dict[str, Any] = {
+    "actor_loss": "ddpgbc",
+    "imitation_weight": 0.05,
+    "imitate": "successes",
+    "actor_dropout": 0.1,
+    "average_rate": 0.002,
+}
 _LAGRANGE: dict[str, Any] = {"conservative_weight": 1.0, "lagrange_threshold": 5.0, "actor_learning_rate": 3e-4}
 SETTINGS = {
-    "iql": Setting(IQLConfig(actor_loss="ddpgbc", imitation_weight=0.05, actor_dropout=0.1, average_rate=0.002), n_step=10),
+    "iql": Setting(IQLConfig(**_ASCENT), n_step=10),
     "cql": Setting(CQLConfig(**_LAGRANGE)),
     "cal_ql": Setting(CalQLConfig(**_LAGRANGE)),
 }

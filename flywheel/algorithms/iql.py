@@ -5,7 +5,9 @@
     L_pi = -E_D[ min(exp(beta (min_k Qbar_k(s, a) - V(s))), 100) log pi(a|s) ]   (eq. 7: awr)
          | -E_D[ min_k Q_k(s, pi(s)) ] / E_D[|Q|] - w E_D[ log pi(a|s) ]         (ddpgbc)
 
-tau is `expectile`, beta `inverse_temperature`, w `imitation_weight`, Qbar the target critic. Defaults are the official code's.
+tau is `expectile`, beta `inverse_temperature`, w `imitation_weight`, Qbar the target critic. With `imitate` successes
+log pi(a|s) counts only where the data went on to collect a return, with weights of 1 in the mean. Defaults are the official
+code's.
 One difference: the actor's learning rate is constant, because a cosine decay is wrong where training goes on online (A20.13).
 The second form of L_pi asks the critic for a direction too, and gets more out of the same critic (Park, Frans, Levine, Kumar
 2024, "Is value learning really the main bottleneck in offline RL?", and docs/results.md).
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -46,6 +48,9 @@ class IQLConfig(GaussianPolicyConfig):
     """How the actor follows the critic: imitation weighted by the advantage (awr), or the critic's gradient beside imitation."""
     imitation_weight: float = 0.1
     """w, of ddpgbc: beside a critic whose values are 1 in the mean."""
+    imitate: Literal["all", "successes"] = "all"
+    """What the actor imitates: all of the data, or only what led to a return above 0, so that the critic alone learns from
+    failures. For own episodes: a policy that imitates where it got stuck stays stuck. Rewards must not be below 0."""
     learning_rate: float = 3e-4
     """Adam's step size, for all three networks."""
     target_rate: float = 0.005
@@ -83,17 +88,27 @@ class IQL(GaussianPolicy):
         return {
             "value": ops.expectile_loss(advantage, self.config.expectile),
             "critic": ops.squared_td_loss(q, ops.td_target(batch.reward, batch.discount, next_value)),
-            "actor": self._actor_loss(features, batch.action, advantage.detach()),
+            "actor": self._actor_loss(features, batch, advantage.detach()),
         }
 
-    def _actor_loss(self, features: Tensor, action: Tensor, advantage: Tensor) -> Tensor:
+    def _actor_loss(self, features: Tensor, batch: Batch, advantage: Tensor) -> Tensor:
         mean, log_std = self.actor(features)
-        log_prob = ops.gaussian_log_prob(mean, log_std, action)
+        log_prob = ops.gaussian_log_prob(mean, log_std, batch.action)
+        if self.config.imitate == "successes":
+            log_prob = log_prob * self._succeeds(batch)
         if self.config.actor_loss == "awr":
             return weighted_imitation(log_prob, advantage, self.config.inverse_temperature)
         with frozen(self.critic):
             q = self.critic(features, mean).amin(dim=0)
         return ascent_with_imitation(q, log_prob, self.config.imitation_weight)
+
+    def _succeeds(self, batch: Batch) -> Tensor:
+        """(B,) 0 where nothing was collected any more, else one number, so that their mean is 1."""
+        if batch.mc_return is None:
+            raise FlywheelError("Successes are told by the data's returns; use the relabelling 'task' or 'task_goal'.")
+        succeeds = (batch.mc_return > 0).float()
+        self._metrics["imitated"] = succeeds.mean()
+        return succeeds / succeeds.mean().clamp(min=1 / len(succeeds))
 
     def after_step(self) -> None:
         """Move the target critic and the average actor."""

@@ -110,15 +110,15 @@ def make_recipe(
     initial_run: Path | None = None,
 ) -> Recipe:
     """The recipe of a configuration for an algorithm; with several tasks, `columns` are those of `impersonate`."""
-    is_other = (data.reward_scale, data.reward_shift) != (1.0, 0.0)
-    if is_other and (data.tasks or _relabel(data, algorithm.relabel) not in ("task", "task_goal")):
+    is_stored = not data.tasks and _relabel(data, algorithm.relabel) in ("task", "task_goal")
+    if (data.reward_scale, data.reward_shift) != (1.0, 0.0) and not is_stored:
         raise FlywheelError("reward-scale and reward-shift are for the store's rewards; several tasks and goals have their own.")
     sampler = _sampler(data, columns, initial_run)
     if data.tasks:
         recipe = _of_tasks(data, algorithm.relabel, columns.table, sampler)
     else:
         recipe = _with_goals(data, algorithm.relabel, columns, initial, sampler)
-    if algorithm.needs_returns and not data.tasks:
+    if is_stored or (algorithm.needs_returns and not data.tasks):
         returns = monte_carlo_returns(columns.table, columns.reward, data.discount, after=data.reward_shift)
         recipe = replace(recipe, relabeler=MonteCarlo(recipe.relabeler, returns))
     if data.n_step == 1:

@@ -8,6 +8,7 @@ import torch
 
 from flywheel.algorithms.base import Sizes
 from flywheel.algorithms.iql import IQL, IQLConfig
+from flywheel.core.errors import FlywheelError
 from tests.algorithms import hand
 from tests.algorithms.batches import ACTION_DIM, STATE_DIM, random_batch
 from tests.algorithms.hand import DISCOUNT, FOLLOWING, HIDDEN, SIZES, A, R, S, q
@@ -80,3 +81,22 @@ def test_the_actor_that_follows_the_critic_by_hand() -> None:
     assert loss.item() == pytest.approx(-np.mean(values) / np.mean(np.abs(values)) - 0.2 * np.mean(log_prob), rel=1e-5)
     loss.backward()
     assert all(parameter.grad is None for parameter in algorithm.critic.parameters())
+
+
+def test_failures_are_not_imitated_by_hand() -> None:
+    algorithm = IQL(IQLConfig(hidden=HIDDEN, imitate="successes"), SIZES)
+    hand.set_actor(algorithm.actor, 0.3, -0.7)
+    batch = dataclasses.replace(hand.three_rows(), mc_return=torch.tensor([0.0, 0.9, 0.5]))
+    log_prob = -0.5 * ((A - np.tanh(0.3)) / np.exp(-0.7)) ** 2 + 0.7 - 0.5 * np.log(2 * np.pi)
+    with torch.no_grad():
+        advantage = (
+            algorithm.target_critic(batch.observation["state"], batch.action).amin(0)
+            - algorithm.value(batch.observation["state"])
+        ).numpy()
+    expected = -np.mean((np.exp(3 * advantage) * log_prob)[1:])
+    assert algorithm.losses(batch)["actor"].item() == pytest.approx(expected, rel=1e-5)
+    assert algorithm.metrics()["imitated"].item() == pytest.approx(2 / 3)
+    nothing = dataclasses.replace(batch, mc_return=torch.zeros(3))
+    assert algorithm.losses(nothing)["actor"].item() == 0
+    with pytest.raises(FlywheelError, match="use the relabelling 'task'"):
+        algorithm.losses(dataclasses.replace(batch, mc_return=None))
