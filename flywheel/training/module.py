@@ -78,11 +78,6 @@ class AlgorithmModule(LightningModule):
         """One Adam over all parameters; a learning rate per network comes as a parameter group."""
         return FusedAdam(self.algorithm.parameter_groups())
 
-    def on_train_start(self) -> None:
-        """Set the learning rates asked for: one that goes on from another run has been given that one's with the optimizer."""
-        for held, own in zip(self._optimizer.param_groups, self.algorithm.parameter_groups(), strict=True):
-            held["lr"] = own["lr"]
-
     def training_step(self, chunk: Batch, _: int) -> None:
         """Take one update per batch of the chunk; raises `NonFiniteError` with the update that was to blame."""
         first, state = self.update, self._copy_state()

@@ -37,9 +37,9 @@ from flywheel.datasets.mixture import Mixture
 from flywheel.datasets.stats import state_statistics
 from flywheel.datasets.store import EpisodeStore
 from flywheel.policy import POLICY_FILE, LearnedPolicy, MixtureHeader, PolicyHeader, build_algorithm, save_policy
-from flywheel.training.callbacks import Progress
+from flywheel.training.callbacks import AtomicCheckpointIO, Progress
 from flywheel.training.data import ChunkSource
-from flywheel.training.fit import CHECKPOINT, fit
+from flywheel.training.fit import CHECKPOINT, fit, load_checkpoint
 from flywheel.training.impersonation import impersonate
 from flywheel.training.lineage import remember_policy, remember_snapshot
 from flywheel.training.module import AlgorithmModule, Precision
@@ -154,7 +154,7 @@ def _run(config: TrainConfig, on_progress: Progress, on_reading: Progress) -> No
     for source in run.sources:
         remember_snapshot(source.store, source.snapshot)
     if config.go_on:
-        _take_over(config)
+        _take_over(config, run.algorithm)
     with lead(config.output, config.updates, config.devices) as team:
         _fit(config, run, team, on_progress)
     configs.save(config, config.output / _CONFIG)  # with more updates than before, now that they are done
@@ -193,11 +193,15 @@ def _fit(config: TrainConfig, run: _Prepared, team: Team, on_progress: Progress)
     fit(module, batches, config.output, config.updates, config.save_every, config.device, on_progress, team)
 
 
-def _take_over(config: TrainConfig) -> None:
-    """Begin with the initial run's checkpoint, once."""
+def _take_over(config: TrainConfig, algorithm: Algorithm) -> None:
+    """Begin with the initial run's optimizer and count of updates, once; weights and learning rates are those of `algorithm`."""
     own = config.output / CHECKPOINT
     if config.initial and not own.exists():
-        write_atomically(own, (config.initial / CHECKPOINT).read_bytes())
+        held = load_checkpoint(config.initial / CHECKPOINT)
+        held["state_dict"] = {f"algorithm.{name}": tensor for name, tensor in algorithm.state_dict().items()}
+        for group, asked in zip(held["optimizer_states"][0]["param_groups"], algorithm.parameter_groups(), strict=True):
+            group["lr"] = asked["lr"]
+        AtomicCheckpointIO().save_checkpoint(held, own)
 
 
 def _source(config: TrainConfig, run: _Prepared, team: Team) -> ChunkSource:

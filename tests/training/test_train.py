@@ -19,6 +19,7 @@ from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.tfrecord import DamageWarning
 from flywheel.policy import LearnedPolicy
 from flywheel.training.callbacks import read_metrics
+from flywheel.training.fit import load_checkpoint
 from flywheel.training.module import NonFiniteError
 from flywheel.training.recipe import DataConfig
 from flywheel.training.train import TrainConfig, algorithm_class, load_config, train
@@ -364,3 +365,22 @@ def test_states_are_normalised_unless_so_asked(tmp_path: Path) -> None:
         assert torch.equal(encoder.std, torch.ones_like(encoder.std)) is not is_normalised
     with pytest.raises(FlywheelError, match="leave normalise on"):
         train(config(tmp_path, output="both", data=DataConfig(normalise=False, also=(tmp_path / "other",))))
+
+
+def test_a_run_that_goes_on_has_the_other_optimizer(tmp_path: Path) -> None:
+    begun = config(tmp_path, "iql")
+    train(begun)
+    slower = algorithm_class("iql").Config(hidden=(16, 16), learning_rate=1e-5)
+    train(config(tmp_path, "iql", "slower", algorithm=slower, updates=70, initial=begun.output, go_on=True))
+    optimizer = load_checkpoint(tmp_path / "slower" / "last.ckpt")["optimizer_states"][0]
+    assert {group["lr"] for group in optimizer["param_groups"]} == {1e-5}
+    assert {float(state["step"]) for state in optimizer["state"].values()} == {70.0}
+
+
+@pytest.mark.parametrize("go_on", [False, True])
+def test_an_average_begins_with_the_weights_that_acted(tmp_path: Path, go_on: bool) -> None:
+    before = train(begun := config(tmp_path, "iql"))
+    averaged = algorithm_class("iql").Config(hidden=(16, 16), average_rate=0.002)
+    updates = 61 if go_on else 1
+    after = train(config(tmp_path, "iql", "after", algorithm=averaged, updates=updates, initial=begun.output, go_on=go_on))
+    np.testing.assert_allclose(after.act(observation()), before.act(observation()), atol=1e-4)
