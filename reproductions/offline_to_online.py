@@ -183,8 +183,12 @@ def _path(config: Config, seed: int) -> Path:
 
 
 def _load(config: Config, seed: int) -> Result | None:
+    """The row, if it was made with these settings and as many episodes."""
     path = _path(config, seed)
-    return Result(**json.loads(path.read_text())) if path.exists() else None
+    found = Result(**json.loads(path.read_text())) if path.exists() else None
+    asked = _settings(config), config.explore, config.episodes, config.evaluations
+    is_this = found and (found.settings, found.explore, len(found.curve["collected"]), found.final[1]) == asked
+    return found if is_this else None
 
 
 def _run(config: Config, seed: int) -> Result:

@@ -29,6 +29,8 @@ def test_a_row_is_made_once_from_a_copy_of_the_scripts_store(tmp_path: Path) -> 
     assert [point["episodes"] for point in found.curve["points"]] == [0, 20]
     assert len(EpisodeStore.open(tmp_path / "runs" / "data").rows()) == 4
     assert reproduce(replace(config, robot="none")) == [found] == load(tmp_path / "results")
+    with pytest.raises(FlywheelError, match="no robot 'none'"):  # another row, which is not done
+        reproduce(replace(config, robot="none", evaluations=4))
     assert len(table([found]).splitlines()) == 3
     assert "iql (flywheel)" in draw([found], "lift")
 
