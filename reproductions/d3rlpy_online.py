@@ -84,7 +84,11 @@ def improve(
     These two are measured on ``ends``: the first seed, and the number of episodes. Rewards are multiplied by ``reward_scale``.
     """
     config.output.mkdir(parents=True, exist_ok=True)
-    with make_env(config.task, config.robot) as env, _peer(python, algorithm, seed, env, reward_scale) as peer:
+    with (
+        make_env(config.task, config.robot) as env,
+        make_env(config.task, config.robot, safe=config.safe) as safe,
+        _peer(python, algorithm, seed, env, reward_scale) as peer,
+    ):
         peer.learn_from(list(store.episodes()), config.output / "old.npz", new=False)
         peer.ask(do="train", updates=offline_updates)
         points, steps, updates, collected = [_point(config, env, peer, 0, 0, 0)], 0, 0, []
@@ -93,7 +97,7 @@ def improve(
         for number in range(config.episodes // config.per_round):
             peer.explore = config.explore
             seeds = range(config.first_seed + number * config.per_round, config.first_seed + (number + 1) * config.per_round)
-            episodes = [rollout(env, peer, each) for each in seeds]
+            episodes = [rollout(safe, peer, each) for each in seeds]
             peer.learn_from(episodes, config.output / "new.npz", new=True)
             own = sum(episode.transitions for episode in episodes)
             steps, due = steps + own, max(1, round(own * config.updates_per_step))
