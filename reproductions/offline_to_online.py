@@ -211,12 +211,18 @@ def _run(config: Config, seed: int) -> Result:
         curve=curve,
         seconds=seconds,
         command=shlex.join(["python", "-m", "reproductions.offline_to_online", *sys.argv[1:]]),
-        machine=describe(),
+        machine={**describe(), **_code(folder)},
     )
     path = _path(config, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(asdict(result), indent=1) + "\n").encode())
     return result
+
+
+def _code(folder: Path) -> dict[str, str]:
+    """The versions of the code that our runs began with: several, where an interrupted row went on; d3rlpy's never does."""
+    found = [*folder.glob("offline/code.txt"), *sorted(folder.glob("online/round-*/code.txt"))]
+    return {"code": ", ".join(dict.fromkeys(path.read_text() for path in found))} if found else {}
 
 
 def _settings(config: Config) -> dict[str, Any]:

@@ -23,7 +23,10 @@ def test_a_row_is_made_once_from_a_copy_of_the_scripts_store(tmp_path: Path) -> 
         root=tmp_path / "runs",
         results=tmp_path / "results",
     )
-    (found,) = reproduce(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flywheel.training.train.code_version", lambda: "the commit that trains")
+        (found,) = reproduce(config)
+    assert found.machine["code"] == "the commit that trains"
     assert found.logged[0] == 4
     assert found.offline[1] == found.final[1] == 2
     assert [point["episodes"] for point in found.curve["points"]] == [0, 20]
