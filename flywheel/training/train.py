@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -293,6 +294,8 @@ def _check(config: TrainConfig) -> None:
         raise FlywheelError(f"The seed and the threads must be at least 0, not {min(config.seed, config.threads)}.")
     if not 0.0 <= config.data.discount < 1.0 or not 0.0 <= config.data.new_fraction <= 1.0:
         raise FlywheelError("The discount must lie in [0, 1) and new-fraction in [0, 1].")
+    if not math.isfinite(config.data.reward_scale) or not math.isfinite(config.data.reward_shift):
+        raise FlywheelError("reward-scale and reward-shift must be finite numbers.")
     if config.data.also and not config.data.normalise:
         raise FlywheelError(
             "Several stores have a scale each, and can only be learned from together normalised; leave normalise on."

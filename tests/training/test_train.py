@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 import signal
 from pathlib import Path
@@ -384,3 +385,10 @@ def test_an_average_begins_with_the_weights_that_acted(tmp_path: Path, go_on: bo
     updates = 61 if go_on else 1
     after = train(config(tmp_path, "iql", "after", algorithm=averaged, updates=updates, initial=begun.output, go_on=go_on))
     np.testing.assert_allclose(after.act(observation()), before.act(observation()), atol=1e-4)
+
+
+@pytest.mark.parametrize("rewards", [{"reward_scale": math.nan}, {"reward_scale": math.inf}, {"reward_shift": -math.inf}])
+def test_rewards_that_would_not_be_finite_are_refused(tmp_path: Path, rewards: dict[str, float]) -> None:
+    with pytest.raises(FlywheelError, match="finite numbers"):
+        train(config(tmp_path, "iql", data=DataConfig(batch_size=16, **rewards)))
+    assert not (tmp_path / "run").exists()
