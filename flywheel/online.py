@@ -1,8 +1,9 @@
 """Offline to online: a policy collects, is finetuned on the store that holds its episodes, and collects again.
 
 Each round is an ordinary training run that goes on where the last one ended, optimizer included, with half of each batch from
-episodes of this loop and half from the older ones (symmetric sampling: RLPD, Ball et al. 2023, section 4.1). Learning rates
-have no schedule anywhere. What is killed goes on when it is started again.
+episodes that the initial run has not seen and half from those that it has (symmetric sampling: RLPD, Ball et al. 2023, section
+4.1). Unseen are this loop's episodes and what else of the task has come into the store since; a loop that is to learn from its
+own alone needs a copy of the store. Learning rates have no schedule anywhere. What is killed goes on when it is started again.
 """
 
 from __future__ import annotations
