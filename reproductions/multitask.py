@@ -44,7 +44,7 @@ RARE = "lift_red"
 TASKS = (RARE, "lift_green", "stack")
 """All in robosuite's world Stack; the first two are of one skill group (acquire), stack of another (place)."""
 ALGORITHM = IQLConfig(inverse_temperature=10.0, imitate="successes", actor_dropout=0.1, average_rate=0.002)
-"""As was chosen for Lift alone, long before (`training.presets`), but that failures, of which others' are many, are not imitated."""
+"""As was chosen for Lift alone, long before (`training.presets`), but that failures are not imitated."""
 N_STEP = 10
 SUCCESS_SHARE = 0.5
 """Of each task's part of a rebalanced batch."""
