@@ -1,4 +1,4 @@
-"""make bench-peers: update rates beside those of d3rlpy, CORL, robomimic and OGBench's JAX agents, measured in one run.
+"""make bench-peers: update rates beside those of d3rlpy, CORL, robomimic, TorchRL and OGBench's JAX agents, in one run.
 
 Each side is a process of its own that keeps its networks and data and trains when told to, in turn with the other, on one
 thread and the same core. Seconds are those of the process on that core, so that what else the machine does hardly counts, and a
@@ -28,6 +28,7 @@ _PYTHON = {
     "d3rlpy": ".venv-peers/bin/python",
     "corl": ".venv-peers/bin/python",
     "robomimic": ".venv-peers/robomimic/bin/python",
+    "torchrl": ".venv-peers/bin/python",
     "ogbench": ".venv-peers/ogbench/bin/python",
 }
 """The interpreter that each peer runs in."""
@@ -47,6 +48,7 @@ PAIRS = (
     *(Pair(algorithm, "corl") for algorithm in ("bc", "td3_bc", "iql", "cql")),
     Pair("awac", "corl", (256, 256, 256)),  # its depth is no setting there
     *(Pair(algorithm, "robomimic") for algorithm in ("bc", "td3_bc", "iql", "cql")),
+    *(Pair(algorithm, "torchrl") for algorithm in ("td3_bc", "iql", "cql")),
     *(Pair(algorithm, "ogbench") for algorithm in ("gcbc", "gcivl", "gciql", "crl", "hiql")),
 )
 

@@ -37,5 +37,5 @@ def test_a_peer_that_is_unknown_or_missing_is_named(tmp_path: Path) -> None:
     config = PeersConfig(folder=tmp_path)
     with pytest.raises(FlywheelError, match="'make bench-peers' installs d3rlpy"):
         main(config)
-    with pytest.raises(FlywheelError, match="no peer 'sb3'; known: d3rlpy, corl, robomimic, ogbench"):
+    with pytest.raises(FlywheelError, match="no peer 'sb3'; known: d3rlpy, corl, robomimic, torchrl, ogbench"):
         main(replace(config, peers=("sb3",)))
