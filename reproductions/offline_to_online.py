@@ -52,6 +52,8 @@ class Setting(NamedTuple):
     """An algorithm, and what its targets are made of."""
 
     algorithm: AlgorithmConfig
+    online: AlgorithmConfig | None = None
+    """Where it is to have others with own episodes; it gets used to them for a twentieth of the offline updates more."""
     n_step: int = 1
     reward_scale: float = 1.0
 
@@ -59,13 +61,12 @@ class Setting(NamedTuple):
 _ASCENT: dict[str, Any] = {
     "actor_loss": "ddpgbc",
     "imitation_weight": 0.05,
-    "imitate": "successes",
     "actor_dropout": 0.1,
     "average_rate": 0.002,
 }
 _LAGRANGE: dict[str, Any] = {"conservative_weight": 1.0, "lagrange_threshold": 5.0, "actor_learning_rate": 3e-4}
 SETTINGS = {
-    "iql": Setting(IQLConfig(**_ASCENT), n_step=10),
+    "iql": Setting(IQLConfig(**_ASCENT), IQLConfig(**_ASCENT, imitate="successes"), n_step=10),
     "cql": Setting(CQLConfig(**_LAGRANGE)),
     "cal_ql": Setting(CalQLConfig(**_LAGRANGE)),
 }
@@ -221,7 +222,7 @@ def _run(config: Config, seed: int) -> Result:
 
 def _code(folder: Path) -> dict[str, str]:
     """The versions of the code that our runs began with: several, where an interrupted row went on; d3rlpy's never does."""
-    found = [*folder.glob("offline/code.txt"), *sorted(folder.glob("online/round-*/code.txt"))]
+    found = [*folder.glob("offline/code.txt"), *folder.glob("settled/code.txt"), *sorted(folder.glob("online/round-*/code.txt"))]
     return {"code": ", ".join(dict.fromkeys(path.read_text() for path in found))} if found else {}
 
 
@@ -230,7 +231,8 @@ def _settings(config: Config) -> dict[str, Any]:
     setting = SETTINGS[config.algorithm]
     if config.code == "d3rlpy":
         return {"reward_scale": setting.reward_scale}
-    return {**configs.to_dict(setting.algorithm), "n_step": setting.n_step, "reward_scale": setting.reward_scale}
+    online = {"online": configs.to_dict(setting.online)} if setting.online else {}
+    return {**configs.to_dict(setting.algorithm), "n_step": setting.n_step, "reward_scale": setting.reward_scale, **online}
 
 
 _Found = tuple[dict[str, Any], list[int], list[int], dict[str, float]]
@@ -250,10 +252,15 @@ def _ours(config: Config, seed: int, folder: Path, store: EpisodeStore) -> _Foun
     )
     with _timing(seconds, "offline"):
         train(training, progress("updates"))
+        if setting.online:
+            updates = config.offline_updates + max(1, config.offline_updates // 20)
+            training = replace(training, algorithm=setting.online, output=folder / "settled", updates=updates)
+            training = replace(training, initial=folder / "offline", go_on=True)
+            train(training, progress("updates"))
     with _timing(seconds, "online"):
-        curve = improve(_online(config, folder))
+        curve = improve(_online(config, folder, training.output))
     with _timing(seconds, "evaluation"):
-        offline, final = (_evaluate(config, run) for run in (folder / "offline", curve.policy))
+        offline, final = (_evaluate(config, run) for run in (training.output, curve.policy))
     return curve.to_json(), offline, final, seconds
 
 
@@ -262,7 +269,7 @@ def _theirs(config: Config, seed: int, folder: Path, store: EpisodeStore) -> _Fo
     ends = FINAL_SEED, config.evaluations
     with _timing(seconds, "all"):
         found = d3rlpy_online.improve(
-            _online(config, folder),
+            _online(config, folder, folder),
             config.python,
             config.algorithm,
             store,
@@ -274,10 +281,10 @@ def _theirs(config: Config, seed: int, folder: Path, store: EpisodeStore) -> _Fo
     return *found, seconds
 
 
-def _online(config: Config, folder: Path) -> OnlineConfig:
+def _online(config: Config, folder: Path, initial: Path) -> OnlineConfig:
     return OnlineConfig(
         task=config.task,
-        initial=folder / "offline",
+        initial=initial,
         output=folder / "online",
         robot=config.robot,
         episodes=config.episodes,
