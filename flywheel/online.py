@@ -246,6 +246,12 @@ def _base(config: OnlineConfig) -> TrainConfig:
         raise FlywheelError(
             f"{config.initial} {learned}, so it cannot go on online with {config.task}; finetune it offline first."
         )
+    data = base.data
+    if config.new_fraction and (data.where or data.shares or data.balance != "transitions"):
+        raise FlywheelError(
+            f"{config.initial} chose itself what it draws (where, balance or shares), which may leave own episodes out; finetune it "
+            "offline without them first, or set --new-fraction 0."
+        )
     return base
 
 

@@ -6,7 +6,8 @@ Reads one JSON command per line from standard input and answers each with one li
     {"do": "train", "updates": N}                    gradient updates, half of each batch from new episodes once there are any
     {"do": "act", "state": [...], "explore": false}  an action in [-1, 1]
 
-Sizes and settings are those of our side: batch 256, two hidden layers of 256, discount 0.99, normalised states, one thread.
+Sizes and settings are those of our side: batch 256, two hidden layers of 256, discount 0.99, normalised states, one thread. But
+IQL is what d3rlpy has, weighted imitation with targets of one step.
 """
 
 from __future__ import annotations

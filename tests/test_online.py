@@ -116,6 +116,16 @@ def test_what_was_not_trained_on_the_task_is_refused(begun: Path) -> None:
     assert not (begun / "other").exists()
 
 
+@pytest.mark.parametrize("chosen", [("where: ''", "where: success"), ("balance: transitions", "balance: episodes")])
+def test_a_run_that_may_leave_own_episodes_out_is_refused(begun: Path, tmp_path: Path, chosen: tuple[str, str]) -> None:
+    folder = _copy(begun, tmp_path)
+    config = folder / "offline" / "config.yaml"
+    config.write_text(config.read_text().replace(*chosen))
+    with pytest.raises(FlywheelError, match="may leave own episodes out"):
+        improve(_config(folder))
+    assert len(EpisodeStore.open(folder / "store").rows()) == 6
+
+
 @pytest.mark.parametrize(
     "settings",
     [
