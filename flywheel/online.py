@@ -249,8 +249,8 @@ def _base(config: OnlineConfig) -> TrainConfig:
     data = base.data
     if config.new_fraction and (data.where or data.shares or data.balance != "transitions"):
         raise FlywheelError(
-            f"{config.initial} chose itself what it draws (where, balance or shares), which may leave own episodes out; finetune it "
-            "offline without them first, or set --new-fraction 0."
+            f"{config.initial} chose itself what it draws (where, balance or shares), which may leave own episodes out; finetune "
+            "it offline without them first, or set --new-fraction 0."
         )
     return base
 
