@@ -158,12 +158,13 @@ def load(folder: Path) -> list[Result]:
 def table(results: list[Result]) -> str:
     """In Markdown: successes with Wilson's 95 % interval before and after, and the dip between."""
     lines = [
-        "| task | algorithm | code | seed | script | offline | after own episodes | own | dip, points |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| task | algorithm | code | seed | script | updates | offline | after own episodes | own | dip, points |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
         cells = [
             _share(*result.logged[::-1]),
+            f"{result.offline_updates:,}",
             _share(*result.offline),
             _share(*result.final),
             str(len(result.curve["collected"])),
