@@ -344,11 +344,12 @@ def _timing(seconds: dict[str, float], stage: str) -> Iterator[None]:
 
 def draw(results: list[Result], task: str) -> str:
     """The curves of a task as an SVG: the first seed of every algorithm, code and offline budget."""
-    first = {(result.algorithm, result.code, result.offline_updates): result for result in reversed(results) if result.task == task}
-    lines = [
-        Line(f"{algorithm} ({code}), {updates:,} offline", [(p["episodes"], p["success"], *p["ci95"]) for p in result.curve["points"]])
-        for (algorithm, code, updates), result in sorted(first.items())
-    ]
+    own = [result for result in reversed(results) if result.task == task]
+    first = {(result.algorithm, result.code, result.offline_updates): result for result in own}
+    lines = []
+    for (algorithm, code, updates), result in sorted(first.items()):
+        points = [(point["episodes"], point["success"], *point["ci95"]) for point in result.curve["points"]]
+        lines.append(Line(f"{algorithm} ({code}), {updates:,} offline", points))
     return learning_curve(lines, f"Success at {task} over own episodes")
 
 
