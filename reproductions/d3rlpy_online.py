@@ -77,17 +77,19 @@ def improve(
     offline_updates: int,
     seed: int,
     ends: tuple[int, int],
+    n_step: int = 1,
     reward_scale: float = 1.0,
 ) -> tuple[dict[str, Any], list[int], list[int]]:
     """The curve as `flywheel.online.Curve.to_json` has it, and successes and episodes of the first and the last policy.
 
-    These two are measured on ``ends``: the first seed, and the number of episodes. Rewards are multiplied by ``reward_scale``.
+    These two are measured on ``ends``: the first seed, and the number of episodes. Targets go over ``n_step`` steps, and
+    rewards are multiplied by ``reward_scale``.
     """
     config.output.mkdir(parents=True, exist_ok=True)
     with (
         make_env(config.task, config.robot) as env,
         make_env(config.task, config.robot, safe=config.safe) as safe,
-        _peer(python, algorithm, seed, env, reward_scale) as peer,
+        _peer(python, [algorithm, str(seed), str(n_step)], env, reward_scale) as peer,
     ):
         peer.learn_from(list(store.episodes()), config.output / "old.npz", new=False)
         peer.ask(do="train", updates=offline_updates)
@@ -125,10 +127,10 @@ def _measure(env: Env, peer: Peer, first_seed: int, episodes: int) -> list[int]:
 
 
 @contextmanager
-def _peer(python: Path, algorithm: str, seed: int, env: Env, reward_scale: float) -> Iterator[Peer]:
+def _peer(python: Path, arguments: Sequence[str], env: Env, reward_scale: float) -> Iterator[Peer]:
     if not python.exists():
         raise FlywheelError(f"There is no {python}; make it with: make .venv-peers/.ready.")
-    command = [str(python), str(_PEER), algorithm, str(seed)]
+    command = [str(python), str(_PEER), *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield Peer(process, env, reward_scale)
         assert process.stdin

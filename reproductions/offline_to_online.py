@@ -228,12 +228,13 @@ def _code(folder: Path) -> dict[str, str]:
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """What the row was learned with; d3rlpy has its own, but for the rewards."""
+    """What the row was learned with; d3rlpy has its own, but for the targets."""
     setting = SETTINGS[config.algorithm]
+    targets = {"n_step": setting.n_step, "reward_scale": setting.reward_scale}
     if config.code == "d3rlpy":
-        return {"reward_scale": setting.reward_scale}
+        return targets
     online = {"online": configs.to_dict(setting.online)} if setting.online else {}
-    return {**configs.to_dict(setting.algorithm), "n_step": setting.n_step, "reward_scale": setting.reward_scale, **online}
+    return {**configs.to_dict(setting.algorithm), **targets, **online}
 
 
 _Found = tuple[dict[str, Any], list[int], list[int], dict[str, float]]
@@ -277,6 +278,7 @@ def _theirs(config: Config, seed: int, folder: Path, store: EpisodeStore) -> _Fo
             config.offline_updates,
             seed,
             ends,
+            SETTINGS[config.algorithm].n_step,
             SETTINGS[config.algorithm].reward_scale,
         )
     return *found, seconds

@@ -6,8 +6,8 @@ Reads one JSON command per line from standard input and answers each with one li
     {"do": "train", "updates": N}                    gradient updates, half of each batch from new episodes once there are any
     {"do": "act", "state": [...], "explore": false}  an action in [-1, 1]
 
-Sizes and settings are those of our side: batch 256, two hidden layers of 256, discount 0.99, normalised states, one thread. But
-IQL is what d3rlpy has, weighted imitation with targets of one step.
+Sizes and settings are those of our side: batch 256, two hidden layers of 256, discount 0.99, normalised states, targets over as
+many steps, one thread. But IQL is what d3rlpy has, weighted imitation of everything.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ import numpy as np
 import torch
 
 BATCH_SIZE = 256
+DISCOUNT = 0.99
 
 
 class Learner:
     """d3rlpy's algorithm, and its buffers of old and new episodes."""
 
-    def __init__(self, algorithm: str, seed: int) -> None:
+    def __init__(self, algorithm: str, seed: int, n_step: int) -> None:
         d3rlpy.seed(seed)
         self.name = algorithm
+        self.picker = d3rlpy.dataset.MultiStepTransitionPicker(n_step, DISCOUNT)
         self.algorithm: Any = None
         self.buffers: dict[bool, Any] = {}
 
@@ -44,7 +46,7 @@ class Learner:
                 for state, action, reward, terminal in zip(*columns, file["terminal"], strict=True)
             ]
         if new not in self.buffers:
-            self.buffers[new] = d3rlpy.dataset.create_infinite_replay_buffer(episodes=found)
+            self.buffers[new] = d3rlpy.dataset.create_infinite_replay_buffer(episodes=found, transition_picker=self.picker)
         else:
             for episode in found:
                 self.buffers[new].append_episode(episode)
@@ -70,7 +72,7 @@ class Learner:
 
 def _make(algorithm: str, mean: Any, std: Any) -> Any:
     algos, scaler = d3rlpy.algos, d3rlpy.preprocessing.StandardObservationScaler(mean=mean, std=np.maximum(std, 1e-3))
-    settings = {"batch_size": BATCH_SIZE, "gamma": 0.99, "observation_scaler": scaler}
+    settings = {"batch_size": BATCH_SIZE, "gamma": DISCOUNT, "observation_scaler": scaler}
     # As on our side: the multiplier begins at 1 and follows a threshold of 5.
     conservative = {
         "n_action_samples": 10,
@@ -88,16 +90,16 @@ def _make(algorithm: str, mean: Any, std: Any) -> Any:
     return configs[algorithm]().create(device="cpu:0")
 
 
-def main(algorithm: str, seed: int) -> None:
+def main(algorithm: str, seed: int, n_step: int) -> None:
     """Serve until standard input closes."""
     torch.set_num_threads(1)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # d3rlpy and its dependencies print; answers go alone
-    learner = Learner(algorithm, seed)
+    learner = Learner(algorithm, seed, n_step)
     for line in sys.stdin:
         command = json.loads(line)
         print(json.dumps(getattr(learner, command.pop("do"))(**command)), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
