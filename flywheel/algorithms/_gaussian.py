@@ -30,6 +30,7 @@ class GaussianPolicyConfig(AlgorithmConfig):
     batches did); 0 acts with the actor itself."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0.0 <= self.actor_dropout < 1.0 or not 0.0 <= self.average_rate <= 1.0:
             raise FlywheelError("actor-dropout must lie in [0, 1) and average-rate in [0, 1].")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -33,6 +34,15 @@ class AlgorithmConfig:
     """What follows each hidden layer."""
     layer_norm: bool = False
     """Normalise the hidden layers of critics and values, not those of actors, as OGBench's agents do."""
+
+    def __post_init__(self) -> None:
+        """Raises `FlywheelError` for a step size or a target's rate that makes no sense; subclasses add what else they refuse."""
+        for setting in fields(self):
+            value, name = getattr(self, setting.name), setting.name.replace("_", "-")
+            if setting.name.endswith("learning_rate") and not 0.0 <= value < math.inf:
+                raise FlywheelError(f"{name} must be at least 0, for example {setting.default}, not {value}.")
+            if setting.name == "target_rate" and not 0.0 < value <= 1.0:
+                raise FlywheelError(f"{name} must lie in (0, 1], for example {setting.default}, not {value}.")
 
     @property
     def actor_layers(self) -> Layers:

@@ -55,6 +55,7 @@ class BEARConfig(AlgorithmConfig):
     """How far the target networks move towards the networks at each update."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.n_mmd_samples < 2 or self.n_actions < 1 or self.warm_up < 0:
             raise FlywheelError("n-mmd-samples must be at least 2, n-actions at least 1 and warm-up at least 0.")
         if not 0.0 <= self.soft_minimum <= 1.0:

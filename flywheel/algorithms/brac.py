@@ -56,6 +56,7 @@ class BRACConfig(AlgorithmConfig):
     """How far the target critics move towards the critics at each update."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.n_divergence_samples < 1 + (self.divergence == "mmd") or self.warm_up < 0:
             raise FlywheelError("n-divergence-samples must be at least 1 (2 for mmd) and warm-up at least 0.")
 

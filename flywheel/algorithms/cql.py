@@ -60,6 +60,7 @@ class CQLConfig(AlgorithmConfig):
     """Tune w's multiplier by dual ascent until the conservative term is this large; off by default."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.n_actions < 1 or self.warm_up < 0:
             raise FlywheelError("n-actions must be at least 1 and warm-up at least 0.")
 

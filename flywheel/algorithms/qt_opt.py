@@ -47,6 +47,7 @@ class QTOptConfig(AlgorithmConfig):
     """Updates after which Qbar_2 becomes Qbar_1 as it is then, and a batch's rewards are looked at."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 2 <= self.cem_elites <= self.cem_samples:
             raise FlywheelError(f"cem-elites must lie between 2 and cem-samples ({self.cem_samples}), not be {self.cem_elites}.")
         if min(self.cem_iterations, self.lag) < 1:

@@ -47,6 +47,7 @@ class TD3BCConfig(AlgorithmConfig):
     """How far the target networks move towards the networks at each update of the actor."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.actor_interval < 1:
             raise FlywheelError(f"actor-interval must be at least 1, not {self.actor_interval}.")
 

@@ -48,6 +48,16 @@ def _state(seed: int, rows: int = 9) -> dict[str, torch.Tensor]:
     return {"state": torch.randn(rows, STATE_DIM, generator=torch.Generator().manual_seed(seed))}
 
 
+@pytest.mark.parametrize("value", [-1e-3, float("inf"), float("nan")])
+def test_rates_that_make_no_sense_are_refused(algorithm: Algorithm, value: float) -> None:
+    names = [field.name for field in dataclasses.fields(algorithm.config)]
+    rates = [name for name in names if name.endswith(("learning_rate", "target_rate"))]
+    assert rates
+    for name in rates:
+        with pytest.raises(FlywheelError, match=name.replace("_", "-")):
+            dataclasses.replace(algorithm.config, **{name: value})
+
+
 def test_registered_are_the_four() -> None:
     assert {"bc", "iql", "cql", "actionable_models"} <= set(registry.names("algorithms"))
 
