@@ -68,7 +68,7 @@ _LAGRANGE: dict[str, Any] = {"conservative_weight": 1.0, "lagrange_threshold": 5
 SETTINGS = {
     "iql": Setting(IQLConfig(**_ASCENT), IQLConfig(**_ASCENT, imitate="successes"), n_step=10),
     "cql": Setting(CQLConfig(**_LAGRANGE)),
-    "cal_ql": Setting(CalQLConfig(**_LAGRANGE)),
+    "cal_ql": Setting(CalQLConfig(**_LAGRANGE), n_step=10),
 }
 """As was chosen on development seeds (docs/results.md): IQL on Can, the others on Lift."""
 CURVE_SEED, FINAL_SEED = 25_000_000, 41_000_000
