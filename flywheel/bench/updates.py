@@ -12,6 +12,7 @@ from flywheel.algorithms.base import Algorithm, Sizes
 from flywheel.bench.data import ACTION_DIM, OBSERVATION_DIM, measure
 from flywheel.core import registry
 from flywheel.core.batch import Batch
+from flywheel.core.memory import keep_freed_memory
 from flywheel.datasets.columns import Columns
 from flywheel.training.adam import FusedAdam
 from flywheel.training.data import ChunkSource
@@ -28,6 +29,7 @@ class Updater:
     """One algorithm with its default settings but for its size, its optimizer and its data."""
 
     def __init__(self, algorithm: str, columns: Columns, hidden: tuple[int, ...] = HIDDEN) -> None:
+        keep_freed_memory()
         cls = registry.load("algorithms", algorithm, Algorithm)  # type: ignore[type-abstract]
         recipe = make_recipe(DataConfig(), cls, columns)
         torch.manual_seed(0)

@@ -32,6 +32,7 @@ from flywheel.core import registry
 from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
 from flywheel.core.lineage import code_version
+from flywheel.core.memory import keep_freed_memory
 from flywheel.core.precision import choose_matmul_precision
 from flywheel.datasets.columns import Columns
 from flywheel.datasets.mixture import Mixture
@@ -164,6 +165,7 @@ def _run(config: TrainConfig, on_progress: Progress, on_reading: Progress) -> No
 
 def _prepare(config: TrainConfig, on_reading: Progress) -> _Prepared:
     choose_matmul_precision()
+    keep_freed_memory()
     sources = open_sources(config.store, config.data, config.output, on_reading)
     recorded, store = join(sources), sources[0].store
     initial = _load_initial(config.initial, store, config.data.tasks) if config.initial else None
