@@ -65,7 +65,7 @@ class NStep:
 
     def _collected(self, indices: Indices, steps: Ints, gamma: Discount) -> Floats:
         total = np.zeros(len(indices))
-        for ahead in range(self.n):
+        for ahead in range(int(steps.max(initial=0))):
             inside = ahead < steps
             total += np.where(inside, gamma**ahead * self.reward.take(np.where(inside, indices.row + ahead, indices.row)), 0.0)
         return total.astype(np.float32)

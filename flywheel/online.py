@@ -4,6 +4,7 @@ Each round is an ordinary training run that goes on where the last one ended, op
 episodes that the initial run has not seen and half from those that it has (symmetric sampling: RLPD, Ball et al. 2023, section
 4.1). Unseen are this loop's episodes and what else of the task has come into the store since; a loop that is to learn from its
 own alone needs a copy of the store. Learning rates have no schedule anywhere. What is killed goes on when it is started again.
+Each round's training is bit-identical then; a whole loop is not, as the times in its episodes' records enter the order of draws.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from flywheel.rollout.policies import check_goals, check_policy
 from flywheel.rollout.results import Evaluation
 from flywheel.rollout.rollout import EVALUATION_SEED, TaskName
 from flywheel.tasks.env import make_env
-from flywheel.training.train import TrainConfig, load_config, train
+from flywheel.training.train import TrainConfig, finished_updates, load_config, train
 
 Report = Callable[[int, int], None]
 
@@ -256,7 +257,8 @@ def _base(config: OnlineConfig) -> TrainConfig:
 
 
 def _check_acts(config: OnlineConfig) -> None:
-    """Refuse a robot or a goal that the policy is not made for, while the folder is still free for another try."""
+    """Refuse a robot or a goal that the policy is not made for, or half a run, while the folder is still free for another try."""
+    finished_updates(config.initial)
     env = make_env(config.task, config.robot)
     check_policy(str(config.initial), env)
     check_goals(str(config.initial), given=False, set_by_task=env.task.sets_goals)

@@ -36,13 +36,20 @@ class AlgorithmConfig:
     """Normalise the hidden layers of critics and values, not those of actors, as OGBench's agents do."""
 
     def __post_init__(self) -> None:
-        """Raises `FlywheelError` for a step size or a target's rate that makes no sense; subclasses add what else they refuse."""
+        """Raises `FlywheelError` for a number that makes no sense; subclasses add what else they refuse."""
         for setting in fields(self):
             value, name = getattr(self, setting.name), setting.name.replace("_", "-")
-            if setting.name.endswith("learning_rate") and not 0.0 <= value < math.inf:
+            if isinstance(value, float) and not math.isfinite(value):
+                raise FlywheelError(f"{name} must be a finite number, for example {setting.default}, not {value}.")
+            if setting.name.endswith("learning_rate") and value < 0.0:
                 raise FlywheelError(f"{name} must be at least 0, for example {setting.default}, not {value}.")
             if setting.name == "target_rate" and not 0.0 < value <= 1.0:
                 raise FlywheelError(f"{name} must lie in (0, 1], for example {setting.default}, not {value}.")
+
+    @property
+    def tells_successes(self) -> bool:
+        """Whether it takes what led to a return above 0 for a success."""
+        return False
 
     @property
     def actor_layers(self) -> Layers:

@@ -50,7 +50,7 @@ class IQLConfig(GaussianPolicyConfig):
     """w, of ddpgbc: beside a critic whose values are 1 in the mean."""
     imitate: Literal["all", "successes"] = "all"
     """What the actor imitates: all of the data, or only what led to a return above 0, so that the critic alone learns from
-    failures. For own episodes: a policy that imitates where it got stuck stays stuck. Rewards must not be below 0."""
+    failures. For own episodes: a policy that imitates where it got stuck stays stuck. Rewards must be 0 without a success."""
     learning_rate: float = 3e-4
     """Adam's step size, for all three networks."""
     target_rate: float = 0.005
@@ -60,6 +60,11 @@ class IQLConfig(GaussianPolicyConfig):
         super().__post_init__()
         if not 0.0 < self.expectile < 1.0:
             raise FlywheelError(f"The expectile must lie between 0 and 1 (0.7 is usual), not {self.expectile}.")
+
+    @property
+    def tells_successes(self) -> bool:
+        """Where it imitates them alone."""
+        return self.imitate == "successes"
 
 
 class IQL(GaussianPolicy):

@@ -136,6 +136,16 @@ def check_tasks(data: DataConfig) -> None:
         raise FlywheelError("Several tasks are learned from one store; leave --data.also out.")
 
 
+def check_successes(data: DataConfig, relabel: Relabelling, columns: Columns | Mixture) -> None:
+    """Raises `FlywheelError` where successes cannot be told by returns above 0, or there are none."""
+    if not data.tasks and _relabel(data, relabel) not in ("task", "task_goal"):
+        raise FlywheelError("Successes are told by the store's rewards; imitate them with relabel task or task_goal.")
+    if data.reward_shift or data.reward_scale <= 0.0:
+        raise FlywheelError("Successes are told by returns above 0; imitate them with reward-shift 0 and a reward-scale above 0.")
+    if not (columns.table.success if data.tasks else columns.reward > 0.0).any():
+        raise FlywheelError("There is no success to imitate in this data; record some, or imitate all.")
+
+
 def _relabel(data: DataConfig, expected: Relabelling) -> Relabel:
     return expected if data.relabel == "auto" else data.relabel
 

@@ -45,7 +45,7 @@ from flywheel.training.fit import CHECKPOINT, fit, load_checkpoint
 from flywheel.training.impersonation import impersonate
 from flywheel.training.lineage import remember_policy, remember_snapshot
 from flywheel.training.module import AlgorithmModule, Precision
-from flywheel.training.recipe import DataConfig, Recipe, check_tasks, make_recipe
+from flywheel.training.recipe import DataConfig, Recipe, check_successes, check_tasks, make_recipe
 from flywheel.training.sources import Source, join, open_sources, snapshot_file
 from flywheel.training.team import ALONE, Team, lead
 from flywheel.training.threads import choose_threads
@@ -171,6 +171,8 @@ def _prepare(config: TrainConfig, on_reading: Progress) -> _Prepared:
     initial = _load_initial(config.initial, store, config.data.tasks) if config.initial else None
     columns = _offered(config.data, recorded, store)
     recipe = make_recipe(config.data, algorithm_class(config.name), columns, initial, config.initial)
+    if config.algorithm.tells_successes:
+        check_successes(config.data, algorithm_class(config.name).relabel, columns)
     header = _header(config, sources, columns, initial, recipe)
     return _Prepared(sources, columns, recipe, header, _build(config, header, recorded, initial))
 
@@ -311,9 +313,26 @@ def _check(config: TrainConfig) -> None:
         raise FlywheelError(f"This machine has {torch.cuda.device_count()} CUDA devices, not {config.devices}; name fewer.")
 
 
+def finished_updates(run: Path) -> int:
+    """How many updates a run has had, whose optimizer another can go on with.
+
+    Raises `FlywheelError` where the checkpoint is gone, or is not of the policy's moment, as in a run that is being made longer.
+    """
+    if not (run / CHECKPOINT).exists():
+        raise FlywheelError(f"{run} has no checkpoint any more to go on from; train a new run from its policy (--initial {run}).")
+    held, policy = load_checkpoint(run / CHECKPOINT)["update"], LearnedPolicy.load(run).header.updates
+    if held != policy:
+        raise FlywheelError(f"{run} has a policy of {policy} updates and a checkpoint of {held}; let it finish first.")
+    return policy
+
+
 def _check_goes_on(config: TrainConfig) -> None:
-    if config.initial is None or not (config.initial / CHECKPOINT).exists():
-        raise FlywheelError("go-on needs --initial, a run folder that still has its checkpoint; start from a policy without it.")
+    if config.initial is None:
+        raise FlywheelError("go-on needs --initial, the run folder to go on from.")
+    if (config.output / CHECKPOINT).exists():
+        return  # it went on already, whatever became of the other run since
+    if (had := finished_updates(config.initial)) > config.updates:
+        raise FlywheelError(f"{config.initial} has had {had} updates, which count with go-on; ask for at least as many.")
     if LearnedPolicy.load(config.initial).header.algorithm != config.name:
         raise FlywheelError(f"{config.initial} is of another algorithm than {config.name}, so its optimizer cannot go on.")
 

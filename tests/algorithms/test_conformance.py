@@ -58,6 +58,12 @@ def test_rates_that_make_no_sense_are_refused(algorithm: Algorithm, value: float
             dataclasses.replace(algorithm.config, **{name: value})
 
 
+def test_numbers_that_are_not_finite_are_refused(algorithm: Algorithm) -> None:
+    for name in [field.name for field in dataclasses.fields(algorithm.config) if field.type == "float"]:
+        with pytest.raises(FlywheelError, match=name.replace("_", "-")):
+            dataclasses.replace(algorithm.config, **{name: float("nan")})
+
+
 def test_registered_are_the_four() -> None:
     assert {"bc", "iql", "cql", "actionable_models"} <= set(registry.names("algorithms"))
 

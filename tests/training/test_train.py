@@ -378,6 +378,42 @@ def test_a_run_that_goes_on_has_the_other_optimizer(tmp_path: Path) -> None:
     assert {float(state["step"]) for state in optimizer["state"].values()} == {70.0}
 
 
+def test_going_on_needs_a_finished_run_of_fewer_updates(tmp_path: Path) -> None:
+    train(begun := config(tmp_path, output="begun"))
+    after = config(tmp_path, updates=40, initial=begun.output, go_on=True)
+    with pytest.raises(FlywheelError, match=r"begun has had 60 updates.*ask for at least as many"):
+        train(after)
+    policy = (begun.output / "policy.safetensors").read_bytes()
+    train(dataclasses.replace(begun, updates=80))
+    (begun.output / "policy.safetensors").write_bytes(policy)  # as before the end of a run that is made longer
+    with pytest.raises(FlywheelError, match=r"begun has a policy of 60 updates and a checkpoint of 80; let it finish first"):
+        train(dataclasses.replace(after, updates=90))
+    (begun.output / "last.ckpt").unlink()
+    with pytest.raises(FlywheelError, match=r"begun has no checkpoint any more"):
+        train(dataclasses.replace(after, updates=90))
+    assert not (after.output / "config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"where": "not success"}, "no success to imitate"),
+        ({"reward_shift": -1.0}, "reward-shift 0"),
+        ({"reward_scale": -1.0}, "reward-scale above 0"),
+        ({"relabel": "hindsight"}, "told by the store's rewards"),
+    ],
+)
+def test_successes_that_cannot_be_told_are_refused(tmp_path: Path, data: dict[str, object], message: str) -> None:
+    successes = algorithm_class("iql").Config(hidden=(16, 16), imitate="successes")
+    with make_store(tmp_path / "store").writer() as writer:
+        writer.append(episode(100, horizon=1))
+    run = config(tmp_path, "iql", algorithm=successes, data=DataConfig(batch_size=16, **data))
+    with pytest.raises(FlywheelError, match=message):
+        train(run)
+    assert not (run.output / "config.yaml").exists()
+    train(dataclasses.replace(run, data=DataConfig(batch_size=16)))
+
+
 @pytest.mark.parametrize("go_on", [False, True])
 def test_an_average_begins_with_the_weights_that_acted(tmp_path: Path, go_on: bool) -> None:
     before = train(begun := config(tmp_path, "iql"))
