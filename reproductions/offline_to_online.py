@@ -53,7 +53,7 @@ class Setting(NamedTuple):
 
     algorithm: AlgorithmConfig
     online: AlgorithmConfig | None = None
-    """Where it is to have others with own episodes; it gets used to them for a twentieth of the offline updates more."""
+    """Where it is to have others with own episodes; it gets used to them for a twentieth of the offline updates more (5 %)."""
     n_step: int = 1
     reward_scale: float = 1.0
 
@@ -164,7 +164,7 @@ def table(results: list[Result]) -> str:
     for result in results:
         cells = [
             _share(*result.logged[::-1]),
-            f"{result.offline_updates:,}",
+            f"{result.offline_updates:,}{' + 5 %' if 'online' in result.settings else ''}",
             _share(*result.offline),
             _share(*result.final),
             str(len(result.curve["collected"])),
@@ -180,7 +180,7 @@ def _share(successes: int, episodes: int) -> str:
 
 
 def _path(config: Config, seed: int) -> Path:
-    budget = f"{config.logged}-{config.offline_updates}x{config.updates_per_step:g}"
+    budget = f"{config.logged}-{config.offline_updates}x{config.updates_per_step:g}{'' if config.explore else '-best'}"
     return config.results / f"{config.task}-{config.algorithm}-{config.code}-{budget}-seed{seed}.json"
 
 
