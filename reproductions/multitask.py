@@ -27,6 +27,7 @@ import tyro
 from flywheel.algorithms.iql import IQLConfig
 from flywheel.bench.machine import describe
 from flywheel.core import config as configs
+from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
 from flywheel.datasets.store import EpisodeStore
 from flywheel.policy import LearnedPolicy
@@ -118,14 +119,18 @@ def reproduce(config: Config) -> list[Result]:
 def load(folder: Path) -> list[Result]:
     """The results that a folder holds, in the table's order."""
     found = [Result(**json.loads(path.read_text())) for path in folder.glob("*.json")]
-    return sorted(found, key=lambda result: (result.seed, get_args(Impersonate).index(result.impersonate), result.rebalance))
+    return sorted(found, key=_place)
+
+
+def _place(result: Result) -> tuple[int, int, int, bool]:
+    return result.store[RARE][0], result.seed, get_args(Impersonate).index(result.impersonate), result.rebalance
 
 
 def table(results: list[Result]) -> str:
     """In Markdown: a row per run, successes and Wilson's 95 % interval per task."""
     lines = [
-        f"| episodes of other tasks | batches | seed | {' | '.join(TASKS)} | mean |",
-        "|---|---|---|" + "---|" * (len(TASKS) + 1),
+        f"| {RARE} has | episodes of other tasks | batches | seed | {' | '.join(TASKS)} | mean |",
+        "|---|---|---|---|" + "---|" * (len(TASKS) + 1),
     ]
     for result in results:
         cells = []
@@ -134,7 +139,8 @@ def table(results: list[Result]) -> str:
             cells.append(f"{result.successes[task]} of {result.evaluations} ({low:.0%} to {high:.0%})")
         mean = sum(result.successes.values()) / result.evaluations / len(TASKS)
         batches = "rebalanced" if result.rebalance else "uniform"
-        lines.append(f"| {result.impersonate} | {batches} | {result.seed} | {' | '.join(cells)} | {mean:.0%} |")
+        run = [str(result.store[RARE][0]), result.impersonate, batches, str(result.seed)]
+        lines.append(f"| {' | '.join([*run, *cells])} | {mean:.0%} |")
     return "\n".join(lines)
 
 
@@ -210,7 +216,7 @@ def _collect(config: Config) -> EpisodeStore:
                 task,
                 config.robot,
                 store=config.root / "data",
-                dataset="stack_world",
+                dataset=f"stack_world_{config.episodes}",
                 episodes=config.episodes // 20 if task == RARE else config.episodes,
                 experiment="multitask",
                 processes=config.processes,
@@ -252,4 +258,7 @@ def main(config: Annotated[Config, tyro.conf.arg(name="")]) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    try:
+        main(tyro.cli(Config, description=__doc__))
+    except FlywheelError as error:
+        sys.exit(str(error))

@@ -9,7 +9,9 @@ processor give the same content, whose hash is printed and lies beside the store
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -29,6 +31,7 @@ from flywheel.datasets.store import EpisodeStore
 from flywheel.rollout.workers import run_job
 from flywheel.tasks.ogbench import WORLDS, OGBench
 from reproductions.ogbench.scripts import STEPS, Script, navigate, play
+from reproductions.progress import progress
 
 EPISODES = 1000
 """As many as OGBench's training sets of these environments have: one million transitions."""
@@ -128,13 +131,14 @@ def export(name: str, store: EpisodeStore, path: Path, episodes: int = EPISODES)
     Every row is a step, the last of an episode, whose action means nothing, is marked in ``terminals``.
     """
     found, digest = content(name, store, episodes)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
     np.savez(
-        path,
+        buffer,
         observations=np.concatenate([episode.observation["state"] for episode in found]),
         actions=np.concatenate([episode.action for episode in found]),
         terminals=np.concatenate([episode.is_last for episode in found]),
     )
+    write_atomically(path, buffer.getvalue())
     return digest
 
 
@@ -167,14 +171,16 @@ def main(
 ) -> None:
     """Make a data set, and write it as OGBench's npz where a path is given."""
     began = time.monotonic()
-    show = lambda done, total: print(f"\r{done} of {total} episodes", end="", flush=True)  # noqa: E731
-    store = generate(name, root, episodes, processes, show)
+    store = generate(name, root, episodes, processes, progress("episodes made"))
     digest = export(name, store, npz, episodes) if npz else content(name, store, episodes)[1]
     about = {"dataset": name, "episodes": episodes, "transitions": episodes * STEPS, "sha256": digest}
     about |= {"software": DataSet.of(name).make_task().simulation.software}
     write_atomically(store.path / ".meta" / "ogbench.json", json.dumps(about, indent=2).encode())
-    print(f"\n{store.path}: {json.dumps(about)} in {time.monotonic() - began:.0f} s")
+    print(f"{store.path}: {json.dumps(about)} in {time.monotonic() - began:.0f} s")
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    try:
+        tyro.cli(main)
+    except FlywheelError as error:
+        sys.exit(str(error))
