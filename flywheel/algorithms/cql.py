@@ -47,9 +47,6 @@ class CQLConfig(AlgorithmConfig):
     """Adam's step size for the actor and the entropy temperature."""
     critic_learning_rate: float = 3e-4
     """Adam's step size for the critics (and the Lagrange multiplier, where there is one)."""
-    initial_temperature: float = 1.0
-    """alpha before the first update, above 0. Entropy counts for this much of a value until alpha has fallen, by about the actor's
-    step size in every update: with rewards of 0 and 1, 0.01 lets the actor follow the values from the beginning."""
     target_rate: float = 0.005
     """How far the target critics move towards the critics at each update."""
     importance_sampling: bool = True
@@ -66,8 +63,6 @@ class CQLConfig(AlgorithmConfig):
         super().__post_init__()
         if self.n_actions < 1 or self.warm_up < 0:
             raise FlywheelError("n-actions must be at least 1 and warm-up at least 0.")
-        if self.initial_temperature <= 0.0:
-            raise FlywheelError(f"initial-temperature must be above 0, for example 0.01, not {self.initial_temperature}.")
 
 
 class CQL(Algorithm):
@@ -82,7 +77,7 @@ class CQL(Algorithm):
         self.actor = TanhGaussianActor(self.encoder.feature_dim, sizes.action, config.actor_layers)
         self.critic = Critic(self.encoder.feature_dim, sizes.action, config.critic_layers)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(config.initial_temperature)))
+        self.log_temperature = nn.Parameter(torch.zeros(()))
         if config.warm_up:
             self.ascent = Turn(first=config.warm_up)
         if config.lagrange_threshold is not None:
