@@ -89,6 +89,8 @@ class Algorithm(nn.Module, ABC):
     """How transitions are to be relabelled for it."""
     needs_returns: ClassVar[bool] = False
     """Whether it needs the returns that the data went on to collect."""
+    actor_sees_next: ClassVar[bool] = False
+    """Whether its actor compares s with s' by a goal of its own, so that s' must be the next step's observation."""
 
     actor: nn.Module
 

@@ -48,6 +48,7 @@ class GCIVL(GoalAgent):
 
     name = "gcivl"
     Config = GCIVLConfig
+    actor_sees_next = True
 
     def __init__(self, config: GCIVLConfig, sizes: Sizes) -> None:
         super().__init__(config, sizes)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +97,7 @@ class HIQL(GoalAgent):
 
     name = "hiql"
     Config = HIQLConfig
+    actor_sees_next = True
     relabel = "hierarchical"
 
     def __init__(self, config: HIQLConfig, sizes: Sizes) -> None:
@@ -151,6 +153,10 @@ class HIQL(GoalAgent):
         waypoint = _on_sphere(mean if deterministic else torch.normal(mean, log_std.exp()))
         mean, log_std = self.acting(torch.cat([features[:, : self._now_dim], waypoint], dim=-1))
         return ops.gaussian_action(mean, log_std, deterministic)
+
+    def acting_state(self) -> Mapping[str, Tensor]:
+        """The state without the lower actor, which sees a waypoint where others see the goal."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("actor.")}
 
     def after_step(self) -> None:
         """Move the target value and the average actor."""

@@ -17,7 +17,7 @@ from flywheel.datasets.relabel import ActionableGoals, ActorGoals, Hindsight, Re
 from flywheel.datasets.returns import MonteCarlo, NStep, monte_carlo_returns
 from flywheel.datasets.sampler import MixedSampler, Sampler, UniformSampler, WeightedSampler
 from flywheel.datasets.snapshot import Snapshot
-from flywheel.datasets.table import EpisodeTable
+from flywheel.datasets.table import EpisodeTable, Floats
 from flywheel.policy import LearnedPolicy
 from flywheel.training.impersonation import Impersonate, TaskOutcome, rebalanced, task_numbers
 
@@ -119,10 +119,13 @@ def make_recipe(
     else:
         recipe = _with_goals(data, algorithm.relabel, columns, initial, sampler)
     if is_stored or (algorithm.needs_returns and not data.tasks):
-        returns = monte_carlo_returns(columns.table, columns.reward, data.discount, after=data.reward_shift)
+        smallest = float(_rewards(columns).min(initial=data.reward_shift))
+        returns = monte_carlo_returns(columns.table, columns.reward, data.discount, after=smallest)
         recipe = replace(recipe, relabeler=MonteCarlo(recipe.relabeler, returns))
     if data.n_step == 1:
         return recipe
+    if algorithm.actor_sees_next:
+        raise FlywheelError(f"The actor of {algorithm.name} follows one step's progress; set n-step to 1.")
     return replace(recipe, relabeler=NStep(recipe.relabeler, data.n_step, data.discount, columns.reward))
 
 
@@ -142,8 +145,14 @@ def check_successes(data: DataConfig, relabel: Relabelling, columns: Columns | M
         raise FlywheelError("Successes are told by the store's rewards; imitate them with relabel task or task_goal.")
     if data.reward_shift or data.reward_scale <= 0.0:
         raise FlywheelError("Successes are told by returns above 0; imitate them with reward-shift 0 and a reward-scale above 0.")
-    if not (columns.table.success if data.tasks else columns.reward > 0.0).any():
+    if not (columns.table.success if data.tasks else _rewards(columns) > 0.0).any():
         raise FlywheelError("There is no success to imitate in this data; record some, or imitate all.")
+
+
+def _rewards(columns: Columns | Mixture) -> Floats:
+    """(N,) the rewards of what is learned from; the columns hold other episodes' too, and final rows that mean nothing."""
+    table = columns.table
+    return columns.reward.take(table.row(np.arange(table.total)))
 
 
 def _relabel(data: DataConfig, expected: Relabelling) -> Relabel:

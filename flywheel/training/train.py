@@ -239,6 +239,8 @@ def _load_initial(path: Path, store: EpisodeStore, tasks: tuple[str, ...]) -> Le
 def _build(config: TrainConfig, header: PolicyHeader, columns: Columns | Mixture, initial: LearnedPolicy | None) -> Algorithm:
     torch.manual_seed(config.seed)
     algorithm = build_algorithm(header)
+    if initial is not None and (had := initial.header.config.get("activation")) != config.algorithm.activation:
+        raise FlywheelError(f"{config.initial} was trained with {had}; its weights need --algorithm.activation {had} here, too.")
     if initial is None:
         if config.data.normalise:
             algorithm.set_statistics(*(columns.statistics if isinstance(columns, Mixture) else state_statistics(columns)))

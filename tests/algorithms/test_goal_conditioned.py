@@ -124,3 +124,9 @@ def test_hiqls_representation_lies_on_a_sphere_and_learns_with_the_value_alone()
     losses = algorithm.losses(batch)
     (losses["actor"] + losses["high_actor"]).backward()
     assert all(parameter.grad is None for parameter in algorithm.value.parameters())
+
+
+def test_hiqls_lower_actor_is_no_start_for_others_whose_goals_have_its_representations_size() -> None:
+    hiql = _make("hiql", Sizes(STATE_DIM, ACTION_DIM, True))
+    assert not _make("gcbc", Sizes(STATE_DIM, ACTION_DIM, True)).load_pretrained(hiql.acting_state())
+    assert not any(name.startswith("actor.") for name in hiql.acting_state())

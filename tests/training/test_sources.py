@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flywheel.algorithms.base import Algorithm
 from flywheel.algorithms.bc import BC, BCConfig
 from flywheel.algorithms.cal_ql import CalQL
+from flywheel.algorithms.gcivl import GCIVL
+from flywheel.algorithms.hiql import HIQL
 from flywheel.algorithms.iql import IQLConfig
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import ActionSpec, ArraySpec, ObservationSpec
@@ -197,3 +200,26 @@ def test_rewards_that_are_not_the_stores_cannot_be_scaled(tmp_path: Path, data: 
     columns = join(open_sources(store, data, tmp_path / "run", lambda done, total: None))
     with pytest.raises(FlywheelError, match="store's rewards"):
         make_recipe(data, CalQL, columns)
+
+
+def test_an_episode_that_was_cut_off_goes_on_with_the_smallest_reward(tmp_path: Path) -> None:
+    with make_store(tmp_path / "store", range(3)).writer() as writer:
+        writer.append(episode(100, horizon=1))  # without a success
+    # Rewards of -1 and 0, scaled and shifted as for Adroit: a success pays 5, every other step -5.
+    data = DataConfig(reward_scale=10.0, reward_shift=5.0, discount=0.9)
+    columns = join(open_sources(tmp_path / "store", DataConfig(), tmp_path / "run", lambda done, total: None))
+    columns = dataclasses.replace(columns, reward=10.0 * (columns.reward - 1.0) + 5.0)
+    table = columns.table
+    begin = locate(table, table.first[: len(table)])
+    returns = make_recipe(data, CalQL, columns).relabeler(table, begin, np.random.default_rng(0)).mc_return
+    assert returns is not None
+    assert not table.terminal.all()
+    np.testing.assert_allclose(returns[~table.terminal], -5.0 / (1 - 0.9), rtol=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", [GCIVL, HIQL])
+def test_an_actor_that_sees_the_next_step_has_no_targets_over_several(tmp_path: Path, algorithm: type[Algorithm]) -> None:
+    store = make_store(tmp_path / "store", range(3)).path
+    columns = join(open_sources(store, DataConfig(), tmp_path / "run", lambda done, total: None))
+    with pytest.raises(FlywheelError, match="n-step to 1"):
+        make_recipe(DataConfig(n_step=3), algorithm, columns)

@@ -308,6 +308,14 @@ def test_weights_of_another_width_are_refused_by_the_same_algorithm(tmp_path: Pa
         train(config(tmp_path, algorithm=wide, initial=tmp_path / "first"))
 
 
+@pytest.mark.parametrize("name", ["bc", "iql"])
+def test_weights_of_another_activation_are_refused(tmp_path: Path, name: str) -> None:
+    train(config(tmp_path, output="first"))
+    other = algorithm_class(name).Config(hidden=(16, 16), activation="gelu")
+    with pytest.raises(FlywheelError, match="activation relu"):
+        train(config(tmp_path, name, algorithm=other, initial=tmp_path / "first"))
+
+
 def test_a_start_that_lacks_what_other_settings_add_is_told_why(tmp_path: Path) -> None:
     def settings(**others: object) -> dict[str, object]:
         return {"algorithm": algorithm_class("cql").Config(hidden=(16, 16), **others), "updates": 1}
@@ -412,6 +420,16 @@ def test_successes_that_cannot_be_told_are_refused(tmp_path: Path, data: dict[st
         train(run)
     assert not (run.output / "config.yaml").exists()
     train(dataclasses.replace(run, data=DataConfig(batch_size=16)))
+
+
+def test_successes_of_other_episodes_in_the_cache_do_not_count(tmp_path: Path) -> None:
+    with make_store(tmp_path / "store").writer() as writer:
+        writer.append(episode(100, horizon=1))
+    train(config(tmp_path, output="all"))  # which caches every episode
+    successes = algorithm_class("iql").Config(hidden=(16, 16), imitate="successes")
+    data = DataConfig(batch_size=16, where="not success")
+    with pytest.raises(FlywheelError, match="no success to imitate"):
+        train(config(tmp_path, "iql", algorithm=successes, data=data))
 
 
 @pytest.mark.parametrize("go_on", [False, True])
