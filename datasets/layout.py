@@ -37,7 +37,7 @@ TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 MOST_SHARDS = 99_999
 """From 100,000 on TFDS expects six digits in every shard's name."""
 MANY_SHARDS = 5_000
-"""From here on TFDS takes long to open a store, and `flywheel store compact` is advised (reliability.md S10)."""
+"""From here on TFDS takes long to open a store, and `flywheel store compact` is advised."""
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 """What may name a store; it becomes part of file names."""
 _SPLIT = "train"

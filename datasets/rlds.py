@@ -1,7 +1,7 @@
 """Reading with TensorFlow: any RLDS data set through TFDS, ours or foreign. TensorFlow is imported here alone, and lazily.
 
 TFDS trusts a data set's own files: it follows ``../`` and absolute paths in `filepathTemplate`, formats attribute access in
-it, and imports any module that features.json names (reliability.md section 3). So `validate` comes first.
+it, and imports any module that features.json names. So `validate` comes first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""JSON files that end in the CRC of what stands before it, so that no flipped bit goes unnoticed (reliability.md S5).
+"""JSON files that end in the CRC of what stands before it, so that no flipped bit goes unnoticed.
 
 TFRecord's CRCs cover the records; these cover the lists and the schema. The checksum is in the file itself, as two files
 cannot be replaced at once.

@@ -1,6 +1,6 @@
 """The layer between a policy and an arm: nothing non-finite, out of bounds, stale or repeated passes, and nothing silently.
 
-The order is the one that works (reliability.md §4): finite, shape and dtype, sequence number, age, limits, workspace. A
+The order is the one that works: finite, shape and dtype, sequence number, age, limits, workspace. A
 refused action becomes a hold; a second refusal in a row, or the watchdog, stops the arm until the next `reset`.
 """
 

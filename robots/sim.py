@@ -1,6 +1,6 @@
 """Any robosuite arm under operational-space control, behind the robot interface.
 
-The same scene gives the same rollouts bit for bit, in any process. Two habits of robosuite are mended here (peers.md §4):
+The same scene gives the same rollouts bit for bit, in any process. Two habits of robosuite are mended here:
 its observables are sampled at the first of the substeps, about 48 ms before they are returned, so they are read anew after
 every step; and an environment's own random state depends on its history, so every reset seeds it.
 """

@@ -1,4 +1,4 @@
-"""A robot computer that only logs episodes needs neither torch nor TensorFlow nor a simulator (DESIGN.md §2)."""
+"""A robot computer that only logs episodes needs neither torch nor TensorFlow nor a simulator."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _LEVEL = 1
 class Hdf5Sink(io.FileIO):
     """A file that takes every write and remembers the first that failed: libhdf5 crashes the process at one it is told of.
 
-    (reliability.md 2h: SIGSEGV on a full disk.)
+    (Otherwise: SIGSEGV on a full disk.)
     """
 
     failure: OSError | None = None

@@ -1,4 +1,4 @@
-"""D4RL's HDF5 files: flat arrays of transitions with `terminals`, the MDP's ends, and `timeouts` (algorithms.md A20.7-9).
+"""D4RL's HDF5 files: flat arrays of transitions with `terminals`, the MDP's ends, and `timeouts`.
 
 Row i is (o_i, a_i, r_i from applying a_i). An episode ends with its first row that is terminal or timed out; a row that is both
 is terminal. Older files have no `timeouts`: give ``episode_steps`` in a mapping, as the environment's limit is not in the file.

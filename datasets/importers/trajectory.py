@@ -1,6 +1,6 @@
 """What a format's own file gives: trajectories whose steps are aligned as ours are.
 
-That is o_t, a_t chosen at o_t, r_t from applying a_t, and then the final observation (algorithms.md A20.7-8).
+That is o_t, a_t chosen at o_t, r_t from applying a_t, and then the final observation.
 """
 
 from __future__ import annotations

@@ -65,19 +65,27 @@ class GaussianPolicy(Algorithm):
         return ops.gaussian_action(mean, log_std, deterministic)
 
     def after_step(self) -> None:
-        """Move the average."""
+        """Keep the deviation in its range, and move the average."""
+        if isinstance(self.actor, GaussianActor):
+            self.actor.keep_in_range()
         if self._average_rate:
-            ops.soft_update(self.average_actor.parameters(), self.actor.parameters(), self._average_rate)
+            for average, actor in self._averages():
+                ops.soft_update(average.parameters(), actor.parameters(), self._average_rate)
 
     def synchronise_targets(self) -> None:
         """Set the average to the actor."""
-        self.average_actor.load_state_dict(self.actor.state_dict())
+        for average, actor in self._averages():
+            average.load_state_dict(actor.state_dict())
 
     def go_on_from(self, other: Algorithm) -> None:
         """Take all weights; an average that never moved is none, so it begins with the actor."""
         super().go_on_from(other)
         if self._average_rate and isinstance(other, GaussianPolicy) and not other._average_rate:
-            self.average_actor.load_state_dict(self.actor.state_dict())
+            GaussianPolicy.synchronise_targets(self)
+
+    def _averages(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Every average with the actor that it follows."""
+        return [(self.average_actor, self.actor)]
 
     def acting_state(self) -> Mapping[str, Tensor]:
         """The state, with the acting weights as the actor's."""

@@ -43,5 +43,5 @@ class GoalAgent(GaussianPolicy):
 
     def actor_features(self, batch: Batch) -> Tensor:
         """The features (B, F) of s and the goal that the actor is trained for."""
-        features: Tensor = self.encoder(batch.observation, batch.goal if batch.actor_goal is None else batch.actor_goal)
+        features: Tensor = self.encoder(batch.observation, batch.goal_of_actor)
         return features

@@ -4,7 +4,7 @@
     L_pi = -E_D[ min(exp(beta A), 100) log pi(a|s) ],  A = min_k Q_k(s, a) - min_k Q_k(s, a~),  a~ ~ pi(.|s)
 
 Difference from the official code (rlkit): the weights are clipped exponentials, as in the paper's equation 13, where rlkit
-takes a softmax over the batch, so that the step size depends on the batch's size (A4).
+takes a softmax over the batch, so that the step size depends on the batch's size.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 The simplest of the family: no critic of actions, no bootstrapping. Where a store mixes policies, R says what they went on to do
 and not what the best would have. Differences from the official code: returns to the end of the episode instead of TD(0.95), one
 Adam for both networks instead of momentum, and advantages that are not normalised over the batch, which would make beta depend on
-the data (A3).
+the data.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Behaviour cloning: L = -E_D[log pi(a|s)], and with a goal -E_D[log pi(a|s, g)] (goal-conditioned BC)."""
+"""Behaviour cloning: L = -E_D[log pi(a|s)], and with a goal -E_D[log pi(a|s, g)], g the actor's (goal-conditioned BC)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class BC(GaussianPolicy):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The mean negative log likelihood of the data's actions."""
-        mean, log_std = self.actor(self.encoder(batch.observation, batch.goal))
+        mean, log_std = self.actor(self.encoder(batch.observation, batch.goal_of_actor))
         self._metrics = {"log_std": log_std.detach().mean()}
         return {"actor": -ops.gaussian_log_prob(mean, log_std, batch.action).mean()}
 

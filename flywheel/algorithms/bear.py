@@ -4,7 +4,7 @@
     y    = r + gamma max_i [ lambda min_k Qbar_k(s', a_i) + (1 - lambda) max_k Qbar_k(s', a_i) ],  a_i ~ pibar(.|s')
     L_pi = -E[ min_k Q_k(s, a~) ] + eta (MMD(pi(.|s), b(.|s)) - epsilon),  the first term only after the warm-up
 
-eta grows by dual ascent while MMD is above epsilon. MMD compares actions before the tanh (A2). It acts with the best of several
+eta grows by dual ascent while MMD is above epsilon. MMD compares actions before the tanh. It acts with the best of several
 samples by the critic.
 """
 

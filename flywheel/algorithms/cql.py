@@ -6,8 +6,8 @@
     L_alpha = -alpha (log pi(a~|s) - A)                                                       (target entropy -A)
 
 The a_i are N uniform actions, N of pi(.|s) and N of pi(.|s'); the latter are evaluated at s with their density at s', as in the
-reference (A20.3). CQL(rho) leaves the densities out. No gradient reaches the actor through these actions (A20.5). The Lagrange
-form, which is on by default in the reference's command line but off in its recommendations (A20.1), is off unless
+reference. CQL(rho) leaves the densities out. No gradient reaches the actor through these actions. The Lagrange
+form, which is on by default in the reference's command line but off in its recommendations, is off unless
 `lagrange_threshold` is given.
 """
 

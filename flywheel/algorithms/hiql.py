@@ -108,6 +108,7 @@ class HIQL(GoalAgent):
         self.value = glorot(GoalValue(self._now_dim, features, config.critic_layers, dim))
         self.target_value = nn.ModuleDict({"ensemble": copy.deepcopy(self.value.ensemble)}).requires_grad_(False)
         self.high_actor = UnitGaussianActor(features, dim, config.actor_layers)
+        self.average_high_actor = copy.deepcopy(self.high_actor).requires_grad_(False)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of the module's equations; raises `FlywheelError` for a batch without subgoals."""
@@ -149,7 +150,7 @@ class HIQL(GoalAgent):
     def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
         """The lower actor's mean on the way to the higher one's, or a sample on the way to a sample, clipped to [-1, 1]."""
         features = self.encoder(observation, goal)
-        mean, log_std = self.high_actor(features)
+        mean, log_std = (self.average_high_actor if self._average_rate else self.high_actor)(features)
         waypoint = _on_sphere(mean if deterministic else torch.normal(mean, log_std.exp()))
         mean, log_std = self.acting(torch.cat([features[:, : self._now_dim], waypoint], dim=-1))
         return ops.gaussian_action(mean, log_std, deterministic)
@@ -158,8 +159,12 @@ class HIQL(GoalAgent):
         """The state without the lower actor, which sees a waypoint where others see the goal."""
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("actor.")}
 
+    def _averages(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Both actors'."""
+        return [*super()._averages(), (self.average_high_actor, self.high_actor)]
+
     def after_step(self) -> None:
-        """Move the target value and the average actor."""
+        """Move the target value and the average actors."""
         super().after_step()
         ops.soft_update(self.target_value.parameters(), self.value.ensemble.parameters(), self.config.target_rate)
 
@@ -168,7 +173,7 @@ class HIQL(GoalAgent):
         return [group(self.config.learning_rate, self.actor, self.high_actor, self.value)]
 
     def synchronise_targets(self) -> None:
-        """Set the target value to the value, the average actor to the actor."""
+        """Set the target value to the value, the average actors to the actors."""
         super().synchronise_targets()
         self.target_value["ensemble"].load_state_dict(self.value.ensemble.state_dict())
 

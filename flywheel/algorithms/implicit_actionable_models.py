@@ -141,8 +141,7 @@ class ImplicitActionableModels(GoalAgent):
         """How many steps nearer to the actor's goal the data came within the next n, (B,)."""
         assert batch.high_actor_target is not None
         ahead = {**batch.observation, **batch.high_actor_target}  # of the same task
-        goal = batch.goal if batch.actor_goal is None else batch.actor_goal
-        here, there = self.value(torch.cat([features, self.encoder(ahead, goal)])).chunk(2)
+        here, there = self.value(torch.cat([features, self.encoder(ahead, batch.goal_of_actor)])).chunk(2)
         progress: Tensor = there - here
         return progress
 

@@ -8,7 +8,7 @@
 tau is `expectile`, beta `inverse_temperature`, w `imitation_weight`, Qbar the target critic. With `imitate` successes
 log pi(a|s) counts only where the data went on to collect a return, with weights of 1 in the mean. Defaults are the official
 code's.
-One difference: the actor's learning rate is constant, because a cosine decay is wrong where training goes on online (A20.13).
+One difference: the actor's learning rate is constant, because a cosine decay is wrong where training goes on online.
 The second form of L_pi asks the critic for a direction too, and gets more out of the same critic (Park, Frans, Levine, Kumar
 2024, "Is value learning really the main bottleneck in offline RL?", and docs/results.md).
 """

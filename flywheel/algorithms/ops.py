@@ -1,6 +1,6 @@
 """The arithmetic of the algorithms: pure functions of tensors, each with its source and a test with numbers worked by hand.
 
-Shapes are checked, because a silent broadcast of (B, 1) against (B,) is the commonest bug of this trade (A20.2).
+Shapes are checked, because a silent broadcast of (B, 1) against (B,) is the commonest bug of this trade.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def expectile_loss(difference: Tensor, expectile: float) -> Tensor:
     """|tau - 1(u < 0)| u^2, averaged (IQL, eq. 5), with u = Q - V.
 
     The sign matters: with u = Q - V and tau > 0.5, a V below Q costs more, so V rises towards the best Q in the data. The
-    lecture writes the same loss with u = V - Q and the cases exchanged (A0).
+    lecture writes the same loss with u = V - Q and the cases exchanged.
     """
     weight = torch.where(difference < 0, 1.0 - expectile, expectile)
     return (weight * difference.square()).mean()
@@ -120,7 +120,7 @@ def uniform_actions(rows: int, count: int, action_dim: int, device: torch.device
 
 
 def uniform_log_density(action_dim: int) -> float:
-    """The log density, log 0.5^A, of the uniform distribution on [-1, 1]^A and on no other range (A20.3)."""
+    """The log density, log 0.5^A, of the uniform distribution on [-1, 1]^A and on no other range."""
     return -action_dim * LOG_2
 
 
@@ -134,7 +134,7 @@ def conservative_logsumexp(q: Tensor, log_density: Tensor) -> Tensor:
 
 
 def goal_target(reward: Tensor, discount: Tensor, next_value: Tensor, own_value: Tensor, is_chained: Tensor) -> Tensor:
-    """The target of a goal-conditioned value in [0, 1], each (B,) (Actionable Models, A13.2 and A13.4). No gradient.
+    """The target of a goal-conditioned value in [0, 1], each (B,) (Actionable Models). No gradient.
 
     1 where the goal is reached, gamma max_a' Q(s', a', g) before; at the end of a chained sub-trajectory the value
     Q(s, a, g) itself, without reward and without bootstrap, so that nothing is counted twice.

@@ -1,4 +1,4 @@
-"""python -m flywheel.bench.compaction: small shards into few while writers append and readers read (reliability.md S10).
+"""python -m flywheel.bench.compaction: small shards into few while writers append and readers read (goal S10).
 
 For each size a store of so many one-episode shards is made, which is what sealing at every append leaves, and copied for each
 run. Then two processes append, a shard an episode, two open the store over and over and compare an episode bit by bit, and

@@ -52,6 +52,11 @@ class Batch:
         """The number of transitions B."""
         return self.action.shape[0]
 
+    @property
+    def goal_of_actor(self) -> dict[str, Tensor] | None:
+        """The observation that the actor is to reach, whoever it shares it with."""
+        return self.goal if self.actor_goal is None else self.actor_goal
+
     def __getitem__(self, rows: slice) -> Batch:
         """A view of some rows."""
         return self._map(lambda tensor: tensor[rows])

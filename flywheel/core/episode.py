@@ -2,7 +2,7 @@
 
 Step t holds (o_t, a_t, r_t): a_t was chosen at o_t, and r_t came from applying it. The last step holds the final
 observation; its action and reward are undefined (zero here). `is_terminal` marks an end of the environment's own, where the
-value is zero; an end without it is a truncation, and a learner must bootstrap there (algorithms.md A20.7-8).
+value is zero; an end without it is a truncation, and a learner must bootstrap there.
 """
 
 from __future__ import annotations

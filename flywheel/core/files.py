@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, after a kill or a power loss too (reliability.md T2)."""
+"""Files that are there whole or not at all, after a kill or a power loss too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    # A link in its place is not followed: in a hostile folder it would lead anywhere (reliability.md X5).
+    # A link in its place is not followed: in a hostile folder it would lead anywhere.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
     try:
         write_fully(descriptor, data)

@@ -1,7 +1,7 @@
 """Actors: features (B, F) -> mean and log standard deviation of a Gaussian over actions, each (B, A).
 
 The densities are in `algorithms/ops.py`. Every actor's most likely action is `tanh` of the layer called `mean`, so that one can
-be started from another; `UnitGaussianActor` has the layer itself, which is nearly the same where it matters.
+be started from another; `UnitGaussianActor` has the layer itself, so that others start from it with smaller actions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from flywheel.networks.mlp import MLP, Layers
 class GaussianActor(nn.Module):
     """A Gaussian with its mean inside [-1, 1], not squashed, and one log-std per action dimension for all states.
 
-    As in the official IQL code: tanh on the mean, state-independent log-std, at least -5 (A5).
+    As in the official IQL code: tanh on the mean, state-independent log-std, at least -5.
     """
 
     LOG_STD_RANGE = (-5.0, 2.0)
@@ -30,7 +30,12 @@ class GaussianActor(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(B, F) -> mean (B, A) in [-1, 1], log-std (B, A)."""
         mean = torch.tanh(self.mean(self.hidden(features)))
-        return mean, self.log_std.clamp(*self.LOG_STD_RANGE).expand_as(mean)
+        return mean, self.log_std.expand_as(mean)
+
+    @torch.no_grad()
+    def keep_in_range(self) -> None:
+        """After an optimizer step; a clamp in `forward` has no gradient at its ends, so the log-std would never come back."""
+        self.log_std.clamp_(*self.LOG_STD_RANGE)
 
 
 class UnitGaussianActor(nn.Module):

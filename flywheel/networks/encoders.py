@@ -1,4 +1,4 @@
-"""From observations to features. Normalisation statistics are buffers, so that a served policy cannot forget them (A20.17)."""
+"""From observations to features. Normalisation statistics are buffers, so that a served policy cannot forget them."""
 
 from __future__ import annotations
 

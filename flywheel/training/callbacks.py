@@ -21,7 +21,7 @@ Progress = Callable[[int, int], None]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target with fsync; Lightning's own goes through $TMPDIR and never syncs (reliability.md §5)."""
+    """Writes beside the target with fsync; Lightning's own goes through $TMPDIR and never syncs."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Replace the checkpoint at `path`, whole or not at all; raises `FlywheelError` where the disk refuses it."""

@@ -25,7 +25,7 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class NonFiniteError(FlywheelError):
-    """A loss, a gradient or a weight became NaN or infinite; nothing of that state is ever saved (reliability.md T3)."""
+    """A loss, a gradient or a weight became NaN or infinite; nothing of that state is ever saved."""
 
     def __init__(self, fault: Fault, kept: Path | None = None) -> None:
         """`kept` is the file that holds the fault."""

@@ -8,7 +8,7 @@ from typing import Any
 from flywheel.algorithms.actionable_models import ActionableModelsConfig
 from flywheel.algorithms.bc import BCConfig
 from flywheel.algorithms.iql import IQLConfig
-from flywheel.datasets.relabel import ActionableGoals, Hindsight
+from flywheel.datasets.relabel import ActionableGoals
 from flywheel.training.recipe import DataConfig
 from flywheel.training.train import TrainConfig
 
@@ -25,8 +25,7 @@ def pretrain(store: Path, output: Path, updates: int = 3_000, **settings: Any) -
 
 def clone_goals(store: Path, output: Path, updates: int = 5_000, **settings: Any) -> TrainConfig:
     """Goal-conditioned behaviour cloning, the baseline: any later observation of the same episode is a goal."""
-    data = DataConfig(relabel="hindsight", hindsight=Hindsight(p_current=0.0, p_future=1.0, p_random=0.0, horizon="uniform"))
-    return TrainConfig("bc", BCConfig(**_ACTOR), store, output, updates, data=data, **settings)
+    return TrainConfig("bc", BCConfig(**_ACTOR), store, output, updates, data=DataConfig(relabel="hindsight"), **settings)
 
 
 def finetune(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ from flywheel.datasets.columns import Columns
 from flywheel.datasets.mixture import Mixture
 from flywheel.datasets.stats import state_statistics
 from flywheel.datasets.store import EpisodeStore
+from flywheel.networks.actors import UnitGaussianActor
 from flywheel.policy import POLICY_FILE, LearnedPolicy, MixtureHeader, PolicyHeader, build_algorithm, save_policy
 from flywheel.training.callbacks import AtomicCheckpointIO, Progress
 from flywheel.training.data import ChunkSource
@@ -256,6 +258,12 @@ def _build(config: TrainConfig, header: PolicyHeader, columns: Columns | Mixture
         raise FlywheelError(
             f"The actor of {config.initial} does not fit {config.name}, or one of them has none, as with CEM; train it with the "
             "same hidden sizes and goal conditioning."
+        )
+    elif isinstance(initial.algorithm.actor, UnitGaussianActor) and not isinstance(algorithm.actor, UnitGaussianActor):
+        warnings.warn(
+            f"{initial.header.algorithm}'s actor has no tanh on its mean and {config.name}'s has one, so it starts with smaller "
+            "actions (0.76 where they were 1) until it has learned them again; gciql or implicit_actionable_models keep them.",
+            stacklevel=2,
         )
     return algorithm
 

@@ -26,7 +26,7 @@ def _make(**settings: object) -> ActionableModels:
 
 
 def test_a_row_that_reaches_its_goal_is_terminal() -> None:
-    """A13 (i): its target is 1, whatever lies behind the goal."""
+    """Its target is 1, whatever lies behind the goal."""
     batch = _batch(0)
     reached = (batch.reward > 0)[:, None]
     assert reached.any()
@@ -40,7 +40,6 @@ def test_a_row_that_reaches_its_goal_is_terminal() -> None:
 
 
 def test_negatives_never_change_the_targets_of_the_datas_actions() -> None:
-    """A13 (ii)."""
     targets = []
     for settings in ({"n_negatives": 1}, {"n_negatives": 32}, {"negative_weight": 0.0}):
         algorithm = _make(**settings)
@@ -133,7 +132,7 @@ def test_cem_tells_actions_apart_also_beyond_the_range_of_values(reward_scale: s
 @pytest.mark.parametrize("reward_scale", ["probability", "steps"])
 @pytest.mark.parametrize("maximise", ["actor", "cem"])
 def test_values_propagate_across_two_stitched_episodes(reward_scale: str, maximise: str) -> None:
-    """A13 (iii). Episode A walks 0-1-2, B walks 1-2-3-4; from 0 to 4 there is a way that neither went, to 5 there is none."""
+    """Episode A walks 0-1-2, B walks 1-2-3-4; from 0 to 4 there is a way that neither went, to 5 there is none."""
     batch = two_episodes()
     config = ActionableModelsConfig(
         hidden=(64, 64),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -37,3 +39,22 @@ def test_loss_by_hand() -> None:
     standardised = (hand.A - np.tanh(0.3)) / np.exp(-0.7)
     expected = np.mean(0.5 * standardised**2 - 0.7 + 0.5 * np.log(2 * np.pi))
     assert algorithm.losses(hand.three_rows())["actor"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_it_imitates_towards_the_actors_goal() -> None:
+    """With goals of both, the critic's may lie behind, or in another episode."""
+    batch = random_batch(0)
+    algorithm = BC(BCConfig(hidden=(8,)), Sizes(STATE_DIM, ACTION_DIM, True))
+    loss = algorithm.losses(batch)["actor"]
+    assert torch.equal(loss, algorithm.losses(dataclasses.replace(batch, goal=batch.actor_goal, actor_goal=None))["actor"])
+    assert not torch.equal(loss, algorithm.losses(dataclasses.replace(batch, actor_goal=None))["actor"])
+
+
+def test_a_deviation_at_its_floor_can_grow_again() -> None:
+    algorithm = BC(BCConfig(hidden=(8,), learning_rate=0.1), Sizes(STATE_DIM, ACTION_DIM, True))
+    with torch.no_grad():
+        algorithm.actor.log_std.fill_(-6.0)
+    algorithm.after_step()
+    assert algorithm.actor.log_std.tolist() == [-5.0] * ACTION_DIM
+    fit(algorithm, random_batch, range(1))
+    assert bool((algorithm.actor.log_std > -5.0).all())

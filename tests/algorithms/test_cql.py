@@ -42,7 +42,7 @@ def _cql(**settings: object) -> CQL:
 
 
 def test_lagrange_is_off_by_default() -> None:
-    assert CQLConfig().lagrange_threshold is None  # A20.1
+    assert CQLConfig().lagrange_threshold is None
     assert set(_cql().losses(random_batch(0))) == {"critic", "actor", "temperature"}
 
 
@@ -74,7 +74,7 @@ def test_temperature_falls_while_the_entropy_is_above_its_target() -> None:
 
 
 def test_actions_of_the_next_state_keep_their_density_there() -> None:
-    """A20.3: uniform, then pi(.|s), then pi(.|s'), each with the log density of where it was drawn."""
+    """Uniform, then pi(.|s), then pi(.|s'), each with the log density of where it was drawn."""
     algorithm = _cql(n_actions=4)
     policy = torch.zeros(3, ACTION_DIM), torch.full((3, ACTION_DIM), -2.0)
     following = torch.full((3, ACTION_DIM), 0.5), torch.full((3, ACTION_DIM), -1.0)

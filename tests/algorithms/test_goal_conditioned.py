@@ -130,3 +130,18 @@ def test_hiqls_lower_actor_is_no_start_for_others_whose_goals_have_its_represent
     hiql = _make("hiql", Sizes(STATE_DIM, ACTION_DIM, True))
     assert not _make("gcbc", Sizes(STATE_DIM, ACTION_DIM, True)).load_pretrained(hiql.acting_state())
     assert not any(name.startswith("actor.") for name in hiql.acting_state())
+
+
+def test_both_of_hiqls_actors_are_averaged() -> None:
+    algorithm = _make("hiql", Sizes(STATE_DIM, ACTION_DIM, True), average_rate=0.5)
+    batch = random_batch(1)
+    before = algorithm.act(batch.observation, batch.goal, True)
+    fit(algorithm, random_batch, range(1))
+    for average, actor in ((algorithm.average_actor, algorithm.actor), (algorithm.average_high_actor, algorithm.high_actor)):
+        assert not torch.equal(average.mean.weight, actor.mean.weight)
+    assert not torch.equal(algorithm.act(batch.observation, batch.goal, True), before)
+    held = algorithm.act(batch.observation, batch.goal, True)
+    with torch.no_grad():
+        algorithm.high_actor.mean.bias.add_(1.0)
+        algorithm.actor.mean.bias.add_(1.0)
+    assert torch.equal(algorithm.act(batch.observation, batch.goal, True), held)

@@ -25,7 +25,7 @@ GOLDEN: dict[str, dict[str, float]] = {
     "gcivl": {"weights": 618.23, "value": 1.8796, "actor": 79.361},
     "gciql": {"weights": 758.36, "value": 0.74799, "critic": 3.3576, "actor": 1.586},
     "crl": {"weights": 1869.9, "critic": 0.69319, "actor": 0.79522},
-    "hiql": {"weights": 925.49, "value": 1.7167, "actor": 18.694, "high_actor": 119.47},
+    "hiql": {"weights": 1010.5, "value": 1.7167, "actor": 18.694, "high_actor": 119.47},
     "actionable_models": {"weights": 359.0, "critic": 3.8531, "actor": 2.2825},
     "implicit_actionable_models": {"weights": 1108.4, "value": 0.74796, "critic": 6650.8, "actor": 55.03},
 }

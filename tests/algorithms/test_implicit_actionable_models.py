@@ -85,7 +85,7 @@ def test_the_share_of_chained_goals_is_told() -> None:
 
 
 def test_values_propagate_across_two_stitched_episodes() -> None:
-    """A13 (iii). Episode A walks 0-1-2, B walks 1-2-3-4; from 0 to 4 there is a way that neither went, to 5 there is none."""
+    """Episode A walks 0-1-2, B walks 1-2-3-4; from 0 to 4 there is a way that neither went, to 5 there is none."""
     algorithm = _make(Sizes(6, 1, True), hidden=(64, 64), learning_rate=2e-3, target_rate=0.05, steps=10.0)
     batch = two_episodes()
     batch = dataclasses.replace(batch, high_actor_target=batch.next_observation)

@@ -28,7 +28,7 @@ def test_td_loss_is_averaged_over_rows_and_summed_over_critics() -> None:
 
 
 def test_expectile_loss_costs_a_low_value_more() -> None:
-    # u = Q - V: V too low (u = 2) costs tau u^2, V too high (u = -2) costs (1 - tau) u^2 (the sign trap, A0).
+    # u = Q - V: V too low (u = 2) costs tau u^2, V too high (u = -2) costs (1 - tau) u^2 (the sign trap).
     assert ops.expectile_loss(torch.tensor([2.0]), 0.9).item() == pytest.approx(3.6)
     assert ops.expectile_loss(torch.tensor([-2.0]), 0.9).item() == pytest.approx(0.4)
 
@@ -98,7 +98,7 @@ def test_uniform_actions_have_density_half_to_the_dimension() -> None:
 
 
 def test_logsumexp_runs_over_all_actions_with_their_weights() -> None:
-    # Two critics, one state, three actions: sum of exp(q) / density (A20.2: not over one action of each kind).
+    # Two critics, one state, three actions: sum of exp(q) / density (not over one action of each kind).
     q = torch.tensor([[[0.0, 1.0, 2.0]], [[0.0, 0.0, 0.0]]])
     log_density = torch.log(torch.tensor([[0.5, 0.25, 2.0]]))
     expected = [math.log(1 / 0.5 + math.e / 0.25 + math.e**2 / 2), math.log(2 + 4 + 0.5)]

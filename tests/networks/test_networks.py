@@ -55,6 +55,7 @@ def test_value_function_gives_one_number_per_state() -> None:
 def test_gaussian_actor_keeps_its_mean_in_bounds_and_its_log_std_above_minus_five() -> None:
     actor = GaussianActor(4, 2, Layers((8,)))
     actor.log_std.data.fill_(-50.0)
+    actor.keep_in_range()
     mean, log_std = actor(100 * torch.randn(20, 4))
     assert mean.shape == log_std.shape == (20, 2)
     assert mean.abs().max() <= 1

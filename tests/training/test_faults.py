@@ -1,4 +1,4 @@
-"""A run that becomes non-finite stops, keeps its last good checkpoint and says which update did it (reliability.md T3)."""
+"""A run that becomes non-finite stops, keeps its last good checkpoint and says which update did it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run killed at any moment and started again ends bit-identical to an uninterrupted one (reliability.md T1)."""
+"""A run killed at any moment and started again ends bit-identical to an uninterrupted one."""
 
 from __future__ import annotations
 

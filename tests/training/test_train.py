@@ -287,6 +287,16 @@ def test_a_run_that_goes_on_has_its_own_learning_rates(tmp_path: Path) -> None:
         assert torch.equal(second.algorithm.state_dict()[name], tensor), name
 
 
+def test_a_start_whose_actions_become_smaller_is_told(tmp_path: Path) -> None:
+    networks = {"hidden": (16, 16), "activation": "gelu"}
+    cloned = algorithm_class("gcbc").Config(**networks)
+    hindsight, task_goal = (DataConfig(batch_size=16, task="reach", relabel=kind) for kind in ("hindsight", "task_goal"))
+    train(config(tmp_path, "gcbc", output="first", algorithm=cloned, data=hindsight, updates=1))
+    iql = config(tmp_path, "iql", "tuned", algorithm=algorithm_class("iql").Config(**networks), updates=1)
+    with pytest.warns(UserWarning, match="gcbc's actor has no tanh on its mean and iql's has one"):
+        train(dataclasses.replace(iql, data=task_goal, initial=tmp_path / "first"))
+
+
 def test_nothing_new_to_mix_in_is_named(tmp_path: Path) -> None:
     train(config(tmp_path, "iql", output="first"))
     with pytest.raises(FlywheelError, match="no new episodes"):

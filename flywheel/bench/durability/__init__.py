@@ -1,1 +1,1 @@
-"""The proofs S1-S10 and X5 of reliability.md, each repeatable: ``python -m flywheel.bench.durability``."""
+"""The proofs S1-S10 and X5 of docs/benchmarks.md, each repeatable: ``python -m flywheel.bench.durability``."""

@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _proofs(part: int) -> dict[str, Proof]:
-    """Every proof by its number in reliability.md, with counts divided by `part`."""
+    """Every proof by its number in docs/benchmarks.md, with counts divided by `part`."""
     return {
         "S1": lambda folder: _kills(folder, 1_000 // part),
         "S3": lambda folder: _every_call(folder, 0 if part == 1 else 100),

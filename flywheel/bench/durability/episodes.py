@@ -47,7 +47,7 @@ def check_content(store: EpisodeStore, names: Iterable[str]) -> None:
 
 
 def check_listing(path: Path) -> list[str]:
-    """The ids that plain TFDS would read, in order; raises `AssertionError` where it would stop (reliability.md §7.4)."""
+    """The ids that plain TFDS would read, in order; raises `AssertionError` where it would stop."""
     shards = Layout(path).read_shards()
     names: list[str] = []
     for shard, expected in zip(shards.names, shards.lengths, strict=True):

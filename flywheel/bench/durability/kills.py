@@ -145,7 +145,7 @@ def _check_end(store: EpisodeStore, acknowledged: list[str]) -> None:
 
 
 def _write(path: Path, lane: int, first: int, tell: Callable[[str], None]) -> None:
-    """Append until killed; the first episode is the one that the last life had not acknowledged, stored or not (S9)."""
+    """Append until killed; the first episode is the one that the last life had not acknowledged, stored or not."""
     with EpisodeStore.open(path).writer(seal_episodes=5) as writer:
         for count in itertools.count():
             tell(writer.append(make_episode(f"{lane}-{first + count}")))

@@ -33,7 +33,7 @@ class Latency:
 
 
 def make_episode(lane: int, number: int) -> Episode:
-    """reliability.md's episode: 150 steps, state 32 float32, action 7 float32, 23 KB."""
+    """The episode that the peers were measured with: 150 steps, state 32 float32, action 7 float32, 23 KB."""
     rng = np.random.default_rng((lane, number))
     observations = [{"state": state} for state in rng.normal(size=(STEPS, 32)).astype(np.float32)]
     actions = list(rng.uniform(-1, 1, (STEPS - 1, 7)).astype(np.float32))

@@ -1,1 +1,1 @@
-"""Proofs of what training promises: goals T1 to T3 of reliability.md."""
+"""Proofs of what training promises: goals T1 to T3 of docs/benchmarks.md."""

@@ -30,7 +30,7 @@ Record = dict[str, Any]
 
 
 class Proof(NamedTuple):
-    """One goal of reliability.md §6."""
+    """One goal of docs/benchmarks.md."""
 
     part: Callable[[Path, int], Record]
     """Makes part number n in an empty folder."""
@@ -51,7 +51,7 @@ PROOFS = {
 
 @dataclass(frozen=True)
 class ProofConfig:
-    """Prove goals T1 to T3 of reliability.md."""
+    """Prove goals T1 to T3 of docs/benchmarks.md."""
 
     proofs: tuple[Literal["T1", "T2", "T3"], ...] = ("T1", "T2", "T3")
     """Which of them."""

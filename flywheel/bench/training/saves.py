@@ -18,7 +18,7 @@ from flywheel.training.callbacks import AtomicCheckpointIO
 from flywheel.training.fit import load_checkpoint
 
 MEBIBYTES = 24
-"""A checkpoint's size, as the peers were measured with (reliability.md §5)."""
+"""A checkpoint's size, as the peers were measured with."""
 _OTHER_DISK = Path("/dev/shm")
 
 

@@ -1,4 +1,4 @@
-"""The proofs of reliability.md §6 with small counts; `python -m flywheel.bench.durability` runs them in full."""
+"""The proofs S1 to S10 and X5 of docs/benchmarks.md with small counts; the module itself runs them in full."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def test_a_terminal_end_keeps_its_last_reward_and_a_timeout_loses_its_last_trans
     result, episodes = load(tmp_path, path)
     assert (result.stored, result.skipped, result.empty, result.steps) == (3, 0, 0, 4 + 2 + 4)
     check(episodes[0], 0, 4, terminal=True, repeated=True)
-    check(episodes[1], 1, 2, terminal=False)  # the next row is another episode's first: the trap of A20.9
+    check(episodes[1], 1, 2, terminal=False)  # the next row is another episode's first: the format's trap
     check(episodes[2], 2, 4, terminal=False)  # the file's end cut it off
     assert about(episodes[0])["final_observation"] == "repeated"
     assert about(episodes[1])["final_observation"] == "last transition left out"
