@@ -41,7 +41,7 @@ class AlgorithmConfig:
             value, name = getattr(self, setting.name), setting.name.replace("_", "-")
             if isinstance(value, float) and not math.isfinite(value):
                 raise FlywheelError(f"{name} must be a finite number, for example {setting.default}, not {value}.")
-            if setting.name.endswith("learning_rate") and value < 0.0:
+            if isinstance(setting.default, float) and value < 0.0:  # a rate, a weight or a scale
                 raise FlywheelError(f"{name} must be at least 0, for example {setting.default}, not {value}.")
             if setting.name == "target_rate" and not 0.0 < value <= 1.0:
                 raise FlywheelError(f"{name} must lie in (0, 1], for example {setting.default}, not {value}.")

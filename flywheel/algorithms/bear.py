@@ -58,8 +58,8 @@ class BEARConfig(AlgorithmConfig):
         super().__post_init__()
         if self.n_mmd_samples < 2 or self.n_actions < 1 or self.warm_up < 0:
             raise FlywheelError("n-mmd-samples must be at least 2, n-actions at least 1 and warm-up at least 0.")
-        if not 0.0 <= self.soft_minimum <= 1.0:
-            raise FlywheelError(f"soft-minimum must lie in [0, 1], not {self.soft_minimum}.")
+        if not 0.0 <= self.soft_minimum <= 1.0 or self.mmd_sigma == 0.0:
+            raise FlywheelError("soft-minimum must lie in [0, 1] and mmd-sigma be above 0.")
 
 
 class BEAR(Algorithm):

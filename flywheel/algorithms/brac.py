@@ -59,6 +59,8 @@ class BRACConfig(AlgorithmConfig):
         super().__post_init__()
         if self.n_divergence_samples < 1 + (self.divergence == "mmd") or self.warm_up < 0:
             raise FlywheelError("n-divergence-samples must be at least 1 (2 for mmd) and warm-up at least 0.")
+        if self.mmd_sigma == 0.0:
+            raise FlywheelError("mmd-sigma, the width of the kernel, must be above 0 (20 is usual).")
 
 
 class BRAC(Algorithm):

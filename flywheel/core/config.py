@@ -67,9 +67,9 @@ def _plain(value: Any) -> Any:
 
 
 def _typed(hint: Any, value: Any, key: str) -> Any:
-    if value is None:
-        return None
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        if value is None and type(None) in typing.get_args(hint):
+            return None
         hint = next(option for option in typing.get_args(hint) if option is not type(None))
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type[Any], hint), value)

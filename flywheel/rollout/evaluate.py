@@ -17,7 +17,7 @@ from flywheel.rollout.evaluation_folder import LOG, claim, load_evaluation, log_
 from flywheel.rollout.goals import Goals
 from flywheel.rollout.policies import check_goals, check_policy, open_policy, policy_name
 from flywheel.rollout.results import EpisodeResult, Evaluation, compare
-from flywheel.rollout.rollout import EVALUATION_SEED, TaskName, rollout
+from flywheel.rollout.rollout import EVALUATION_SEED, LARGEST_SEED, TaskName, rollout
 from flywheel.rollout.workers import run_job
 from flywheel.tasks.env import Env, make_env
 
@@ -71,8 +71,8 @@ def evaluate(config: EvaluateConfig, on_progress: Progress = lambda done, total:
     What it leaves in the folder is described in `evaluation_folder`. Raises `FlywheelError` for training seeds, names that do
     not exist, or an output folder that holds another evaluation or episodes without the videos or ends that are asked for.
     """
-    if config.episodes < 1 or min(seeds := config.seeds) < EVALUATION_SEED:
-        raise FlywheelError(f"An evaluation needs at least one episode, and seeds from {EVALUATION_SEED} on.")
+    if config.episodes < 1 or min(seeds := config.seeds) < EVALUATION_SEED or max(seeds) > LARGEST_SEED:
+        raise FlywheelError(f"An evaluation needs at least one episode, and seeds from {EVALUATION_SEED} on, to {LARGEST_SEED}.")
     if config.processes < 1 or config.videos < 0:
         raise FlywheelError("An evaluation needs at least one process, and films no fewer than 0 videos.")
     if config.versus is not None:

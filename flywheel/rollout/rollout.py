@@ -16,6 +16,7 @@ from flywheel.core.specs import Array, Observation
 from flywheel.tasks.env import Env
 
 EVALUATION_SEED = 10_000_000
+LARGEST_SEED = 2**63 - 1
 """Seeds below are for collecting and training, seeds from here on for evaluating."""
 TaskName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
 """A task by name: on the command line the first word."""

@@ -6,7 +6,7 @@ import io
 import logging
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from lightning import Trainer
+from torch import Tensor
 
 from flywheel.core.errors import FlywheelError
 from flywheel.training.callbacks import AtomicCheckpointIO, Checkpoint, MetricsLog, Progress, ReportProgress
@@ -22,6 +23,7 @@ from flywheel.training.module import AlgorithmModule, NonFiniteError
 from flywheel.training.team import ALONE, Replicas, Team, leave
 
 CHECKPOINT = "last.ckpt"
+_CONTENT = {"update", "state_dict", "optimizer_states", "pytorch-lightning_version"}
 """The file in a run's folder from which it goes on."""
 
 
@@ -50,6 +52,10 @@ def fit(
     if held and held["update"] > updates:
         raise FlywheelError(
             f"{folder} holds {held['update']} updates already; ask for at least as many, or give another --output."
+        )
+    if held and _shapes(held["state_dict"]) != _shapes(module.state_dict()):
+        raise FlywheelError(
+            f"The checkpoint {checkpoint} is of other networks; restore it from a copy, or give another --output."
         )
     if held and held["update"] == updates:
         module.load_state_dict(held["state_dict"])
@@ -82,6 +88,10 @@ def fit(
             leave()
 
 
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
 def fault_file(rank: int) -> str:
     """The name under which a process keeps the update that became non-finite."""
     return f"non_finite-{rank}.safetensors" if rank else "non_finite.safetensors"
@@ -92,7 +102,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     data = path.read_bytes()
     try:
         held: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        if held.keys() >= {"update", "state_dict"}:
+        if held.keys() >= _CONTENT and isinstance(held["update"], int):
             return held
     except (RuntimeError, EOFError, UnpicklingError, AttributeError, KeyError, ValueError):
         pass

@@ -102,8 +102,6 @@ def rebalanced(table: EpisodeTable, tasks: Sequence[str], success_share: float, 
 
     A task that has only successes, or none, gives its whole share to what it has.
     """
-    if not 0.0 <= success_share <= 1.0:
-        raise FlywheelError(f"The share of successes must lie in [0, 1], not {success_share}.")
     stratum = 2 * task_numbers(table, tasks) + table.success
     has = np.bincount(stratum, minlength=2 * len(tasks)).reshape(-1, 2) > 0
     shares = has * np.array([1.0 - success_share, success_share])

@@ -131,6 +131,8 @@ def make_recipe(
 
 def check_tasks(data: DataConfig) -> None:
     """Raises `FlywheelError` for settings that need several tasks and have none, or do not go with them."""
+    if not 0.0 <= data.success_share <= 1.0:
+        raise FlywheelError(f"The share of successes (success-share) must lie in [0, 1], not {data.success_share}.")
     if not data.tasks and (data.impersonate != "orig" or data.rebalance):
         raise FlywheelError("impersonate and rebalance are for several tasks; name them (--data.tasks).")
     if data.tasks and data.task:

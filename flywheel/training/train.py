@@ -53,6 +53,10 @@ from flywheel.training.team import ALONE, Team, lead
 from flywheel.training.threads import choose_threads
 
 _CONFIG = "config.yaml"
+_LARGEST_SEED = 2**63 - 1
+"""Torch's generators take no larger one."""
+_LARGEST_BATCH = 2**20
+"""Fifty times as many indices are drawn at once."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def load_config(path: Path) -> TrainConfig:
     if "name" not in data or "algorithm" not in data:
         raise FlywheelError(f"{path} is not the configuration of a training run; give the config.yaml of a run folder.")
     settings = configs.from_dict(algorithm_class(data["name"]).Config, data.pop("algorithm"))
-    return dataclasses.replace(configs.from_dict(TrainConfig, {**data, "algorithm": None}), algorithm=settings)
+    return dataclasses.replace(configs.from_dict(TrainConfig, {**data, "algorithm": {}}), algorithm=settings)
 
 
 def algorithm_class(name: str) -> type[Algorithm]:
@@ -306,21 +310,31 @@ def _check(config: TrainConfig) -> None:
         raise FlywheelError(f"A batch of {config.data.batch_size} cannot be shared evenly by {config.devices} devices.")
     if config.seed < 0 or config.threads < 0:
         raise FlywheelError(f"The seed and the threads must be at least 0, not {min(config.seed, config.threads)}.")
-    if not 0.0 <= config.data.discount < 1.0 or not 0.0 <= config.data.new_fraction <= 1.0:
-        raise FlywheelError("The discount must lie in [0, 1) and new-fraction in [0, 1].")
-    if not math.isfinite(config.data.reward_scale) or not math.isfinite(config.data.reward_shift):
-        raise FlywheelError("reward-scale and reward-shift must be finite numbers.")
-    if config.data.also and not config.data.normalise:
-        raise FlywheelError(
-            "Several stores have a scale each, and can only be learned from together normalised; leave normalise on."
-        )
+    if config.seed > _LARGEST_SEED:
+        raise FlywheelError(f"The seed must be at most {_LARGEST_SEED}, not {config.seed}.")
+    _check_data(config.data)
     if config.go_on:
         _check_goes_on(config)
-    check_tasks(config.data)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise FlywheelError("This machine has no CUDA device that torch can use; train with --device cpu.")
     if config.device == "cuda" and torch.cuda.device_count() < config.devices:
         raise FlywheelError(f"This machine has {torch.cuda.device_count()} CUDA devices, not {config.devices}; name fewer.")
+
+
+def _check_data(data: DataConfig) -> None:
+    if data.batch_size > _LARGEST_BATCH:
+        raise FlywheelError(f"batch-size must be at most {_LARGEST_BATCH}, not {data.batch_size}.")
+    if (data.picture_budget or 0) < 0 or data.picture_pool < 0:
+        raise FlywheelError("picture-budget and picture-pool are bytes, and must be at least 0.")
+    if not 0.0 <= data.discount < 1.0 or not 0.0 <= data.new_fraction <= 1.0:
+        raise FlywheelError("The discount must lie in [0, 1) and new-fraction in [0, 1].")
+    if not math.isfinite(data.reward_scale) or not math.isfinite(data.reward_shift):
+        raise FlywheelError("reward-scale and reward-shift must be finite numbers.")
+    if data.also and not data.normalise:
+        raise FlywheelError(
+            "Several stores have a scale each, and can only be learned from together normalised; leave normalise on."
+        )
+    check_tasks(data)
 
 
 def finished_updates(run: Path) -> int:
@@ -363,6 +377,8 @@ def _check_held(config: TrainConfig) -> TrainConfig:
             raise FlywheelError(
                 f"{config.output} holds a run with other settings ({names}); give another --output to start a new one."
             )
+    elif orphan := next((name for name in (POLICY_FILE, CHECKPOINT) if (config.output / name).exists()), None):
+        raise FlywheelError(f"{config.output} holds {orphan} without the {_CONFIG} of its run; give another --output.")
     return config
 
 
@@ -381,7 +397,7 @@ def _claim(config: TrainConfig, sources: Sequence[Source]) -> None:
 def _code(config: TrainConfig) -> str:
     """The version of the code that began the run: a resumed one is the same run."""
     path = config.output / "code.txt"
-    return path.read_text() if path.exists() else code_version()
+    return path.read_text(errors="replace") if path.exists() else code_version()
 
 
 def _finished(config: TrainConfig) -> bool:
@@ -393,6 +409,8 @@ def _finished(config: TrainConfig) -> bool:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
+    if (folder / "features.json").exists():
+        raise FlywheelError(f"{folder} is a store of episodes; give the run a folder of its own (--output).")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:

@@ -275,6 +275,10 @@ def test_pretrained_layers_are_taken_with_their_normalisation() -> None:
         ("actionable_models", {"cem_elites": 65}, "cem-elites"),
         ("actionable_models", {"maximise": "cem", "average_rate": 0.1}, "there is none"),
         ("actionable_models", {"n_negatives": 0}, "n-negatives"),
+        ("actionable_models", {"negative_weight": -1.0}, "negative-weight"),
+        ("iql", {"inverse_temperature": -1.0}, "inverse-temperature"),
+        ("bear", {"mmd_sigma": 0.0}, "mmd-sigma"),
+        ("brac", {"mmd_sigma": 0.0}, "mmd-sigma"),
     ],
 )
 def test_a_useless_setting_is_refused_by_name(name: str, settings: dict[str, object], word: str) -> None:

@@ -59,3 +59,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_values_of_another_type_and_missing_ones_are_named(data: dict[str, object], named: str) -> None:
     with pytest.raises(FlywheelError, match=named):
         config.from_dict(Outer, data)
+
+
+def test_nothing_is_no_value_of_a_setting_that_needs_one() -> None:
+    with pytest.raises(FlywheelError, match="'rate' cannot be None"):
+        config.from_dict(Outer, {"path": "a", "inner": {"rate": None}})

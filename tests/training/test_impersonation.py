@@ -141,12 +141,6 @@ def test_a_task_is_named_once() -> None:
         impersonate(table, state, SPEC, ["lift_red", "lift_red"], "orig")
 
 
-def test_the_share_of_successes_is_a_share() -> None:
-    table, _ = world([(5, "lift_red")], 0)
-    with pytest.raises(FlywheelError, match=r"must lie in \[0, 1\], not 1.5"):
-        rebalanced(table, ["lift_red"], 1.5, 8)
-
-
 @given(worlds, st.integers(1, 5))
 def test_over_several_steps_a_task_pays_once_where_it_is_done(drawn: tuple[list[tuple[int, str]], int], n: int) -> None:
     table, state = world(*drawn)

@@ -210,6 +210,10 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
         ({"data": DataConfig(task="lift")}, "no episodes of task 'lift'"),
         ({"initial": Path("nowhere")}, "no policy"),
         ({"seed": -1}, "seed"),
+        ({"seed": 2**63}, "seed must be at most"),
+        ({"data": DataConfig(batch_size=10**9)}, "batch-size must be at most"),
+        ({"data": DataConfig(picture_pool=-1)}, "picture-pool"),
+        ({"data": DataConfig(success_share=2.0)}, "success-share"),
     ],
 )
 def test_bad_settings_are_named_and_leave_the_folder_free(tmp_path: Path, settings: dict, words: str) -> None:
@@ -225,6 +229,30 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         checkpoint.write_bytes(data)
         with pytest.raises(FlywheelError, match=r"last\.ckpt is damaged"):
             train(config(tmp_path, updates=120))
+
+
+def test_a_checkpoint_of_other_networks_is_named(tmp_path: Path) -> None:
+    train(config(tmp_path))
+    wide = algorithm_class("bc").Config(hidden=(8, 8))
+    train(config(tmp_path, algorithm=wide, output="wide"))
+    (tmp_path / "wide" / "last.ckpt").replace(tmp_path / "run" / "last.ckpt")
+    with pytest.raises(FlywheelError, match="of other networks"):
+        train(config(tmp_path, updates=120))
+
+
+@pytest.mark.parametrize("left", ["policy.safetensors", "last.ckpt"])
+def test_a_folder_with_what_another_run_left_is_refused(tmp_path: Path, left: str) -> None:
+    train(config(tmp_path))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "run" / left).replace(tmp_path / "other" / left)
+    with pytest.raises(FlywheelError, match=f"holds {left} without the config.yaml"):
+        train(config(tmp_path, output="other"))
+
+
+def test_a_store_is_no_run_folder(tmp_path: Path) -> None:
+    run = config(tmp_path)
+    with pytest.raises(FlywheelError, match="is a store of episodes"):
+        train(dataclasses.replace(run, output=EpisodeStore.open(run.store).path))
 
 
 def test_a_policy_of_another_robot_is_no_start(tmp_path: Path) -> None:
