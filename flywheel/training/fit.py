@@ -23,7 +23,6 @@ from flywheel.training.module import AlgorithmModule, NonFiniteError
 from flywheel.training.team import ALONE, Replicas, Team, leave
 
 CHECKPOINT = "last.ckpt"
-_CONTENT = {"update", "state_dict", "optimizer_states", "pytorch-lightning_version"}
 """The file in a run's folder from which it goes on."""
 
 
@@ -102,7 +101,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     data = path.read_bytes()
     try:
         held: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        if held.keys() >= _CONTENT and isinstance(held["update"], int):
+        if held.keys() >= {"update", "state_dict"} and isinstance(held["update"], int):
             return held
     except (RuntimeError, EOFError, UnpicklingError, AttributeError, KeyError, ValueError):
         pass
