@@ -25,13 +25,15 @@ _CHUNK_STATES = 16
 def sum_of_logsumexp(
     critic: Critic, features: Tensor, actions: Tensor, log_density: Tensor, floor: Tensor | None = None
 ) -> Tensor:
-    """The sum of `ops.conservative_logsumexp` over states and critics, with gradients to the critic's parameters alone.
+    """The sum of `ops.conservative_logsumexp` over states and critics, with gradients to the critic's parameters, and to features
+    that have any (an encoder's of pictures), alone.
 
     Features (B, F), actions (B, N, A), log density (B, N), and a floor (B, N) that stands for every value below it -> scalar.
     """
     plain = critic.activation == "relu" and not critic.norms
-    if not plain or not torch.is_grad_enabled() or features.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        q = critic.many(features.detach(), actions.detach())
+    plain = plain and not features.requires_grad and not torch.is_autocast_enabled("cpu")
+    if not plain or not torch.is_grad_enabled() or features.device.type != "cpu":
+        q = critic.many(features, actions.detach())
         q = q if floor is None else torch.maximum(q, floor)
         return ops.conservative_logsumexp(q, log_density.detach()).sum()
     parameters = list(critic.parameters())

@@ -47,12 +47,16 @@ class GaussianPolicy(Algorithm):
     actor: nn.Module
     average_actor: nn.Module
 
-    def __init__(self, config: GaussianPolicyConfig, sizes: Sizes, actor_features: int | None = None) -> None:
-        """`actor_features` is the length of what the actor sees, where that is not what the encoder gives."""
+    def __init__(self, config: GaussianPolicyConfig, sizes: Sizes) -> None:
         super().__init__(config, sizes)
         self._average_rate = config.average_rate
-        self.actor = self.Actor(actor_features or self.encoder.feature_dim, sizes.action, config.actor_layers)
+        self.actor = self.Actor(self.actor_dim, sizes.action, config.actor_layers)
         self.average_actor = copy.deepcopy(self.actor).requires_grad_(False)
+
+    @property
+    def actor_dim(self) -> int:
+        """The length of what the actor sees."""
+        return self.encoder.feature_dim
 
     @property
     def acting(self) -> nn.Module:
@@ -61,7 +65,7 @@ class GaussianPolicy(Algorithm):
 
     def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
         """The mean, or a sample, clipped to [-1, 1]."""
-        mean, log_std = self.acting(self.encoder(observation, goal))
+        mean, log_std = self.acting(self.actor_features(observation, goal))
         return ops.gaussian_action(mean, log_std, deterministic)
 
     def after_step(self) -> None:

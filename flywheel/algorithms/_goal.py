@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from flywheel.algorithms._gaussian import GaussianPolicy, GaussianPolicyConfig
@@ -35,13 +36,21 @@ class GoalAgent(GaussianPolicy):
     Actor = UnitGaussianActor
     relabel: ClassVar[Relabelling] = "hindsight"
 
-    def __init__(self, config: GoalConfig, sizes: Sizes, actor_features: int | None = None) -> None:
+    def __init__(self, config: GoalConfig, sizes: Sizes) -> None:
         """Raises `FlywheelError` unless there are goals."""
-        super().__init__(config, sizes, actor_features)
+        super().__init__(config, sizes)
         if not sizes.goal_conditioned:
             raise FlywheelError(f"{self.name} learns to reach goals; use the relabelling '{self.relabel}'.")
 
-    def actor_features(self, batch: Batch) -> Tensor:
-        """The features (B, F) of s and the goal that the actor is trained for."""
-        features: Tensor = self.encoder(batch.observation, batch.goal_of_actor)
-        return features
+    def see_goals_apart(self) -> None:
+        """Raises `FlywheelError` where the goal's picture is seen as part of the picture of now."""
+        if not self.encoder.goal_dim:
+            raise FlywheelError(f"{self.name} looks at the goal by itself; set encoder.goal to 'shared' or 'separate'.")
+
+    def aimed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The features (B, F) of s and the goal that the actor is trained for: the actor's, and the critic's without gradient."""
+        seen = self.actor_features(batch.observation, batch.goal_of_actor)
+        if self.actor_encoder is None:
+            return seen, seen.detach()
+        with torch.no_grad():
+            return seen, self.encoder(batch.observation, batch.goal_of_actor)

@@ -131,7 +131,7 @@ class ActionableModels(GaussianPolicy):
         features, next_features = self.features(batch)
         with torch.no_grad():
             own = self._value(self.target_critic(features, batch.action))
-            target = ops.goal_target(batch.reward, batch.discount, self._best_value(next_features), own, batch.is_chained)
+            target = ops.goal_target(batch.reward, batch.discount, self._best_value(batch, next_features), own, batch.is_chained)
             if self.config.lower_bound and batch.mc_return is not None:
                 target = torch.maximum(target, batch.mc_return)
             negative = self._negative(features)
@@ -140,7 +140,8 @@ class ActionableModels(GaussianPolicy):
         self._record(own, target, batch)
         losses = {"critic": positives + self.config.negative_weight * negatives}
         if self.config.maximise == "actor":
-            losses["actor"] = self._imitation(features, batch.action, own)
+            seen = self.actor_features(batch.observation, batch.goal, features)
+            losses["actor"] = self._imitation(seen, batch.action, own)
         return losses
 
     def _imitation(self, features: Tensor, action: Tensor, value: Tensor) -> Tensor:
@@ -166,7 +167,7 @@ class ActionableModels(GaussianPolicy):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """All networks at one rate."""
-        return [group(self.config.learning_rate, self.actor, self.critic)]
+        return [group(self.config.learning_rate, *self.encoders, self.actor, self.critic)]
 
     def synchronise_targets(self) -> None:
         """Set the target critics to the critics, the average actor to the actor."""
@@ -185,12 +186,12 @@ class ActionableModels(GaussianPolicy):
             return nn.functional.binary_cross_entropy_with_logits(output, targets, reduction="none").mean(dim=1).sum()
         return ops.squared_td_loss(1.0 + output, target)
 
-    def _best_value(self, features: Tensor) -> Tensor:
-        """The target value of the best action, (B,): of CEM's, or of the actor's mean and samples."""
+    def _best_value(self, batch: Batch, features: Tensor) -> Tensor:
+        """The target value of the best action in s', (B,): of CEM's, or of the actor's mean and samples."""
         if self.config.maximise == "cem":
             action = self._search(self.target_critic, features, self._random_rounds(len(features))).best
             return self._value(self.target_critic(features, action))
-        mean, log_std = self.actor(features)
+        mean, log_std = self.actor(self.actor_features(batch.next_observation, batch.goal, features))
         samples = ops.sample_gaussian(mean, log_std, self.config.n_proposals - 1)
         proposals = torch.cat([mean.unsqueeze(1), samples], dim=1)
         return self._value(self.target_critic.many(features, proposals)).amax(dim=1)

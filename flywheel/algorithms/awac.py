@@ -50,9 +50,10 @@ class AWAC(GaussianPolicy):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of the module's equations."""
         features, next_features = self.features(batch)
-        mean, log_std = self.actor(features)
+        mean, log_std = self.actor(self.actor_features(batch.observation, batch.goal, features))
         with torch.no_grad():
-            next_mean, next_log_std = self.actor(next_features)
+            next_seen = self.actor_features(batch.next_observation, batch.goal, next_features)
+            next_mean, next_log_std = self.actor(next_seen)
             next_action = ops.sample_gaussian(next_mean, next_log_std, 1).squeeze(1)
             next_value = self.target_critic(next_features, next_action).amin(dim=0)
         q = self.critic(features, batch.action)
@@ -73,7 +74,7 @@ class AWAC(GaussianPolicy):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Both networks at one rate."""
-        return [group(self.config.learning_rate, self.actor, self.critic)]
+        return [group(self.config.learning_rate, *self.encoders, self.actor, self.critic)]
 
     def synchronise_targets(self) -> None:
         """Set the target critic to the critic, the average actor to the actor."""

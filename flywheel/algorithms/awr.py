@@ -55,11 +55,11 @@ class AWR(GaussianPolicy):
         features = self.encoder(batch.observation, batch.goal)
         advantage = batch.mc_return - self.value(features)
         weights = ops.advantage_weights(advantage, self.config.inverse_temperature, _LARGEST_WEIGHT)
-        mean, log_std = self.actor(features)
+        mean, log_std = self.actor(self.actor_features(batch.observation, batch.goal, features))
         log_prob = ops.gaussian_log_prob(mean, log_std, batch.action)
         self._metrics = {"advantage": advantage.detach().mean(), "weight": weights.mean()}
         return {"value": advantage.square().mean(), "actor": -(weights * log_prob).mean()}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Both networks at one rate."""
-        return [group(self.config.learning_rate, self.actor, self.value)]
+        return [group(self.config.learning_rate, *self.encoders, self.actor, self.value)]

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
 from flywheel.networks.critics import Ensemble, ValueFunction
-from flywheel.networks.encoders import StateEncoder
+from flywheel.networks.encoders import Sizes as Sizes
+from flywheel.networks.encoders import StateEncoder, make_encoder
 from flywheel.networks.mlp import Activation, Layers
+from flywheel.networks.pictures import PictureConfig
 
 Relabelling = Literal["task", "hindsight", "hierarchical", "contrastive", "actionable", "actionable_ahead"]
 """How transitions can be relabelled for an algorithm (`training.recipe`)."""
@@ -34,6 +36,8 @@ class AlgorithmConfig:
     """What follows each hidden layer."""
     layer_norm: bool = False
     """Normalise the hidden layers of critics and values, not those of actors, as OGBench's agents do."""
+    encoder: PictureConfig = field(default_factory=PictureConfig)
+    """How pictures are seen, where there are any."""
 
     def __post_init__(self) -> None:
         """Raises `FlywheelError` for a number that makes no sense; subclasses add what else they refuse."""
@@ -62,25 +66,16 @@ class AlgorithmConfig:
         return Layers(self.hidden, self.activation, self.layer_norm)
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What the networks see and give."""
-
-    state: int
-    """The length D of the state vector."""
-    action: int
-    """The length A of an action."""
-    goal_conditioned: bool = False
-    tasks: int = 0
-    """How many tasks ``observation["task"]`` (B,) tells apart; 0 if there is nothing to tell."""
-
-
 class Algorithm(nn.Module, ABC):
     """Networks with losses, one per network.
 
     An update is: `losses`, one backward over their sum, one optimizer step over `parameter_groups`, `after_step`. Every
     loss leaves gradients on its own network alone, so one backward serves all. Randomness comes from torch's global
     generator, which the trainer seeds before each update.
+
+    The encoder of pictures is the one network that several losses may train: those of critics and values always, the actor's as
+    `PictureConfig.actor` has it. What follows a transition is encoded without gradient, by the same weights (as in DrQ-v2: there
+    is no target encoder), and where an actor's loss asks a critic, its gradient ends at the critic's features.
     """
 
     name: ClassVar[str]
@@ -91,6 +86,8 @@ class Algorithm(nn.Module, ABC):
     """Whether it needs the returns that the data went on to collect."""
     actor_sees_next: ClassVar[bool] = False
     """Whether its actor compares s with s' by a goal of its own, so that s' must be the next step's observation."""
+    values: ClassVar[bool] = True
+    """Whether it learns a value or a critic; without one, the actor's loss is all that an encoder of pictures can learn from."""
 
     actor: nn.Module
 
@@ -98,7 +95,12 @@ class Algorithm(nn.Module, ABC):
         super().__init__()
         if not config.hidden or min(config.hidden) < 1:
             raise FlywheelError(f"hidden must name at least one width, each at least 1, not {config.hidden}.")
-        self.encoder = StateEncoder(sizes.state, sizes.goal_conditioned, sizes.tasks)
+        if sizes.pictures and config.encoder.actor != "shared" and not self.values:
+            raise FlywheelError(f"{self.name} learns its actor alone, whose encoder is its own; set encoder.actor to 'shared'.")
+        self.encoder: StateEncoder = make_encoder(config.encoder, sizes)
+        is_separate = sizes.pictures and config.encoder.actor == "separate"
+        self.actor_encoder: StateEncoder | None = make_encoder(config.encoder, sizes) if is_separate else None
+        self._actor_is_detached = config.encoder.actor == "detached"
         self.action_dim = sizes.action
         self._metrics: dict[str, Tensor] = {}
 
@@ -121,9 +123,16 @@ class Algorithm(nn.Module, ABC):
         """Detached scalar diagnostics of the last `losses`."""
         return self._metrics
 
+    @property
+    def encoders(self) -> tuple[StateEncoder, StateEncoder | None]:
+        """The encoder, and the actor's own where it has one."""
+        return self.encoder, self.actor_encoder
+
     def set_statistics(self, mean: Any, std: Any) -> None:
         """Normalise states by (state - mean) / std, each (D,), array or tensor."""
-        self.encoder.set_statistics(torch.as_tensor(mean), torch.as_tensor(std))
+        for encoder in self.encoders:
+            if encoder is not None:
+                encoder.set_statistics(torch.as_tensor(mean), torch.as_tensor(std))
 
     def go_on_from(self, other: Algorithm) -> None:
         """Take all weights of one of the same algorithm; raises `RuntimeError` where it has other networks."""
@@ -157,18 +166,33 @@ class Algorithm(nn.Module, ABC):
         """Set every target network to its online network; for algorithms that have one."""
 
     def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The features of s and of s', each (B, F)."""
-        return self.encoder(batch.observation, batch.goal), self.encoder(batch.next_observation, batch.goal)
+        """The features of s and of s', each (B, F); those of s' without gradient."""
+        features = self.encoder(batch.observation, batch.goal)
+        with torch.no_grad():
+            return features, self.encoder(batch.next_observation, batch.goal)
+
+    def actor_features(
+        self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, features: Tensor | None = None
+    ) -> Tensor:
+        """What the actor sees, (B, F); `features` are the critic's of the same, where they are known already."""
+        if self.actor_encoder is not None:
+            seen: Tensor = self.actor_encoder(observation, goal)
+            return seen
+        if self._actor_is_detached:
+            with torch.no_grad():
+                return self.encoder(observation, goal) if features is None else features.detach()
+        return self.encoder(observation, goal) if features is None else features
 
 
 def _layer_of(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def group(learning_rate: float, *modules: nn.Module | nn.Parameter) -> dict[str, Any]:
-    """One entry of `parameter_groups`."""
-    params = [p for item in modules for p in (item.parameters() if isinstance(item, nn.Module) else [item])]
-    return {"params": params, "lr": learning_rate}
+def group(learning_rate: float, *modules: nn.Module | nn.Parameter | None) -> dict[str, Any]:
+    """One entry of `parameter_groups`, of those that are learned; None stands for a network that there is not."""
+    found = [item for item in modules if item is not None]
+    params = [p for item in found for p in (item.parameters() if isinstance(item, nn.Module) else [item])]
+    return {"params": [p for p in params if p.requires_grad], "lr": learning_rate}
 
 
 @contextmanager

@@ -26,6 +26,7 @@ class BC(GaussianPolicy):
 
     name = "bc"
     Config = BCConfig
+    values = False
 
     def __init__(self, config: BCConfig, sizes: Sizes) -> None:
         super().__init__(config, sizes)
@@ -33,10 +34,10 @@ class BC(GaussianPolicy):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The mean negative log likelihood of the data's actions."""
-        mean, log_std = self.actor(self.encoder(batch.observation, batch.goal_of_actor))
+        mean, log_std = self.actor(self.actor_features(batch.observation, batch.goal_of_actor))
         self._metrics = {"log_std": log_std.detach().mean()}
         return {"actor": -ops.gaussian_log_prob(mean, log_std, batch.action).mean()}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The actor."""
-        return [group(self.config.learning_rate, self.actor)]
+        return [group(self.config.learning_rate, self.encoder, self.actor)]

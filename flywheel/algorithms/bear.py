@@ -88,9 +88,9 @@ class BEAR(Algorithm):
         """The losses of the module's equations."""
         features, next_features = self.features(batch)
         with torch.no_grad():
-            next_value = self._next_value(next_features)
+            next_value = self._next_value(batch, next_features)
         q = self.critic(features, batch.action)
-        mean, log_std = self.actor(features)
+        mean, log_std = self.actor(self.actor_features(batch.observation, batch.goal, features))
         with torch.no_grad():
             imitated = self.behaviour.sample(features, self.config.n_mmd_samples)
         own = ops.sample_before_tanh(mean, log_std, self.config.n_mmd_samples)
@@ -101,12 +101,12 @@ class BEAR(Algorithm):
         return {
             "critic": ops.squared_td_loss(q, ops.td_target(batch.reward, batch.discount, next_value)),
             "behaviour": self.behaviour.loss(features, batch.action),
-            "actor": multiplier.detach() * excess + self._ascent_loss(features, torch.tanh(own)),
+            "actor": multiplier.detach() * excess + self._ascent_loss(features.detach(), torch.tanh(own)),
             "multiplier": -multiplier * excess.detach(),
         }
 
-    def _next_value(self, next_features: Tensor) -> Tensor:
-        mean, log_std = self.target_actor(next_features)
+    def _next_value(self, batch: Batch, next_features: Tensor) -> Tensor:
+        mean, log_std = self.target_actor(self.actor_features(batch.next_observation, batch.goal, next_features))
         actions = torch.tanh(ops.sample_before_tanh(mean, log_std, self.config.n_actions))
         q = self.target_critic.many(next_features, actions)
         share = self.config.soft_minimum
@@ -129,7 +129,7 @@ class BEAR(Algorithm):
     def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
         """The best of several samples by the smaller critic, of the same draws each time if deterministic."""
         features = self.encoder(observation, goal)
-        mean, log_std = (part.unsqueeze(1) for part in self.actor(features))
+        mean, log_std = (part.unsqueeze(1) for part in self.actor(self.actor_features(observation, goal, features)))
         noise = self._noise if deterministic else torch.randn(len(features), *self._noise.shape, device=mean.device)
         actions = torch.tanh(mean + log_std.exp() * noise)
         best = self.critic.many(features, actions).amin(dim=0).argmax(dim=1)
@@ -138,8 +138,8 @@ class BEAR(Algorithm):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The actor's, the critics' with the behaviour's, and the multiplier's."""
         return [
-            group(self.config.actor_learning_rate, self.actor),
-            group(self.config.critic_learning_rate, self.critic, self.behaviour),
+            group(self.config.actor_learning_rate, self.actor_encoder, self.actor),
+            group(self.config.critic_learning_rate, self.encoder, self.critic, self.behaviour),
             group(self.config.multiplier_learning_rate, self.log_multiplier),
         ]
 

@@ -82,29 +82,30 @@ class BRAC(Algorithm):
         """The losses of the module's equations."""
         features, next_features = self.features(batch)
         with torch.no_grad():
-            next_value = self._next_value(next_features)
+            next_value = self._next_value(batch, next_features)
         q = self.critic(features, batch.action)
         self._metrics = {"q": q.detach().mean()}
         return {
             "critic": ops.squared_td_loss(q, ops.td_target(batch.reward, batch.discount, next_value)),
             "behaviour": self._imitation_loss(features, batch.action),
-            "actor": self._actor_loss(features),
+            "actor": self._actor_loss(batch, features),
         }
 
     def _imitation_loss(self, features: Tensor, action: Tensor) -> Tensor:
         mean, log_std = self.behaviour(features)
         return -ops.tanh_gaussian_log_density(mean, log_std, action).mean()
 
-    def _next_value(self, next_features: Tensor) -> Tensor:
-        policy: Policy = self.actor(next_features)
+    def _next_value(self, batch: Batch, next_features: Tensor) -> Tensor:
+        policy: Policy = self.actor(self.actor_features(batch.next_observation, batch.goal, next_features))
         action = ops.sample_tanh_gaussian(*policy, 1)[0].squeeze(1)
         value: Tensor = self.target_critic(next_features, action).amin(dim=0)
         if self.config.penalty == "policy":
             return value
         return value - self.config.alpha * self._divergence(next_features, policy)
 
-    def _actor_loss(self, features: Tensor) -> Tensor:
-        policy: Policy = self.actor(features)
+    def _actor_loss(self, batch: Batch, features: Tensor) -> Tensor:
+        policy: Policy = self.actor(self.actor_features(batch.observation, batch.goal, features))
+        features = features.detach()
         with frozen(self.behaviour):
             divergence = self._divergence(features, policy).mean()
         self._metrics["divergence"] = divergence.detach()
@@ -134,14 +135,14 @@ class BRAC(Algorithm):
 
     def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
         """The mean through tanh, or a sample."""
-        mean, log_std = self.actor(self.encoder(observation, goal))
+        mean, log_std = self.actor(self.actor_features(observation, goal))
         return torch.tanh(mean) if deterministic else ops.sample_tanh_gaussian(mean, log_std, 1)[0].squeeze(1)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The actor's with the behaviour's, and the critics'."""
         return [
-            group(self.config.actor_learning_rate, self.actor, self.behaviour),
-            group(self.config.critic_learning_rate, self.critic),
+            group(self.config.actor_learning_rate, self.actor_encoder, self.actor, self.behaviour),
+            group(self.config.critic_learning_rate, self.encoder, self.critic),
         ]
 
     def synchronise_targets(self) -> None:

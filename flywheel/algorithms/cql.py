@@ -86,9 +86,9 @@ class CQL(Algorithm):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of the module's equations."""
         features, next_features = self.features(batch)
-        policy: Policy = self.actor(features)
+        policy: Policy = self.actor(self.actor_features(batch.observation, batch.goal, features))
         with torch.no_grad():
-            next_policy: Policy = self.actor(next_features)
+            next_policy: Policy = self.actor(self.actor_features(batch.next_observation, batch.goal, next_features))
             next_value = self._next_value(next_features, next_policy)
             actions, log_density = self._proposals(policy, next_policy)
         q = self.critic(features, batch.action)
@@ -123,7 +123,7 @@ class CQL(Algorithm):
             gain = ops.tanh_gaussian_log_density(*policy, data)
         else:
             with frozen(self.critic):
-                gain = self.critic(features, action).amin(dim=0)
+                gain = self.critic(features.detach(), action).amin(dim=0)
         temperature = self.log_temperature.exp()
         entropy_error = (log_prob.detach() - self.action_dim).mean()
         self._metrics |= {"entropy": -log_prob.detach().mean(), "temperature": temperature.detach()}
@@ -156,15 +156,15 @@ class CQL(Algorithm):
 
     def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
         """The mean through tanh, or a sample."""
-        mean, log_std = self.actor(self.encoder(observation, goal))
+        mean, log_std = self.actor(self.actor_features(observation, goal))
         return torch.tanh(mean) if deterministic else ops.sample_tanh_gaussian(mean, log_std, 1)[0].squeeze(1)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The actor's and the critics', with the temperature and the multiplier beside the network whose loss they scale."""
         multiplier = [] if self.config.lagrange_threshold is None else [self.log_multiplier]
         return [
-            group(self.config.actor_learning_rate, self.actor, self.log_temperature),
-            group(self.config.critic_learning_rate, self.critic, *multiplier),
+            group(self.config.actor_learning_rate, self.actor_encoder, self.actor, self.log_temperature),
+            group(self.config.critic_learning_rate, self.encoder, self.critic, *multiplier),
         ]
 
     def synchronise_targets(self) -> None:

@@ -12,7 +12,7 @@ V, contrastive as well, without the action.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.networks.critics import Ensemble
 from flywheel.networks.initialise import glorot
 from flywheel.networks.mlp import Layers
+from flywheel.networks.pictures import PictureConfig
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class CRLConfig(GoalConfig):
     alpha: float = 0.1
     """ddpgbc: the weight of imitation (OGBench: 0.03 for the point maze, 0.1 for the ant, 3 for manipulation); awr: the inverse
     temperature. The setting that matters most."""
+    encoder: PictureConfig = field(default_factory=lambda: PictureConfig(goal="shared"))
+    """How pictures are seen, where there are any: goals by themselves."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,8 +79,8 @@ class CRL(GoalAgent):
     def __init__(self, config: CRLConfig, sizes: Sizes) -> None:
         super().__init__(config, sizes)
         self.config = config
-        goal_dim = sizes.state
-        now_dim = self.encoder.feature_dim - goal_dim
+        self.see_goals_apart()
+        now_dim, goal_dim = self.encoder.now_dim, self.encoder.goal_dim
         layers = config.critic_layers
         self.critic = glorot(ContrastiveCritic(now_dim + sizes.action, goal_dim, layers, config.latent_dim))
         if config.actor_loss == "awr":
@@ -89,13 +92,15 @@ class CRL(GoalAgent):
         logits = self.critic.pairs(torch.cat([now, batch.action], dim=-1), goal)
         correct = (logits.detach().mean(dim=0).argmax(dim=1) == torch.arange(len(batch), device=now.device)).float()
         self._metrics = {"logit": logits.detach().mean(), "categorical_accuracy": correct.mean()}
-        losses = {"critic": _contrast(logits), "actor": self._actor_loss(self.actor_features(batch), batch.action)}
+        losses = {"critic": _contrast(logits), "actor": self._actor_loss(batch)}
         if self.config.actor_loss == "awr":
             losses["value"] = _contrast(self.value.pairs(now, goal))
         return losses
 
-    def _actor_loss(self, features: Tensor, action: Tensor) -> Tensor:
-        mean, log_std = self.actor(features)
+    def _actor_loss(self, batch: Batch) -> Tensor:
+        seen, features = self.aimed(batch)
+        action = batch.action
+        mean, log_std = self.actor(seen)
         log_prob = ops.gaussian_log_prob(mean, log_std, action)
         now, goal = self._parts(features)
         if self.config.actor_loss == "awr":
@@ -109,13 +114,12 @@ class CRL(GoalAgent):
 
     def _parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """What is seen now, and the goal: the encoder puts the goal last."""
-        goal_dim = len(self.encoder.mean)
-        return features[:, :-goal_dim], features[:, -goal_dim:]
+        return features[:, : self.encoder.now_dim], features[:, self.encoder.now_dim :]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """All networks at one rate."""
         values = [self.value] if self.config.actor_loss == "awr" else []
-        return [group(self.config.learning_rate, self.actor, self.critic, *values)]
+        return [group(self.config.learning_rate, *self.encoders, self.actor, self.critic, *values)]
 
 
 def _contrast(logits: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ class DiscreteCQL(Algorithm):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The critics."""
-        return [group(self.config.learning_rate, self.critic)]
+        return [group(self.config.learning_rate, *self.encoders, self.critic)]
 
     def synchronise_targets(self) -> None:
         """Set the target critics to the critics."""

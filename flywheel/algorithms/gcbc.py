@@ -26,6 +26,7 @@ class GCBC(GoalAgent):
 
     name = "gcbc"
     Config = GCBCConfig
+    values = False
 
     def __init__(self, config: GCBCConfig, sizes: Sizes) -> None:
         super().__init__(config, sizes)
@@ -33,10 +34,10 @@ class GCBC(GoalAgent):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The mean negative log likelihood of the data's actions."""
-        mean, log_std = self.actor(self.actor_features(batch))
+        mean, log_std = self.actor(self.actor_features(batch.observation, batch.goal_of_actor))
         self._metrics = {"squared_error": (mean - batch.action).detach().square().mean()}
         return {"actor": -ops.gaussian_log_prob(mean, log_std, batch.action).mean()}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The actor."""
-        return [group(self.config.learning_rate, self.actor)]
+        return [group(self.config.learning_rate, self.encoder, self.actor)]

@@ -72,15 +72,16 @@ class GCIQL(GoalAgent):
         return {
             "value": ops.expectile_loss(advantage, self.config.expectile),
             "critic": ops.squared_td_loss(q, ops.td_target(batch.reward, batch.discount, next_value)),
-            "actor": self._actor_loss(self.actor_features(batch), batch.action),
+            "actor": self._actor_loss(batch),
         }
 
-    def _actor_loss(self, features: Tensor, action: Tensor) -> Tensor:
-        mean, log_std = self.actor(features)
-        log_prob = ops.gaussian_log_prob(mean, log_std, action)
+    def _actor_loss(self, batch: Batch) -> Tensor:
+        seen, features = self.aimed(batch)
+        mean, log_std = self.actor(seen)
+        log_prob = ops.gaussian_log_prob(mean, log_std, batch.action)
         if self.config.actor_loss == "awr":
             with torch.no_grad():
-                advantage = self.critic(features, action).amin(dim=0) - self.value(features)
+                advantage = self.critic(features, batch.action).amin(dim=0) - self.value(features)
             return weighted_imitation(log_prob, advantage, self.config.alpha)
         with frozen(self.critic):
             q = self.critic(features, mean.clamp(-1.0, 1.0)).amin(dim=0)
@@ -93,7 +94,7 @@ class GCIQL(GoalAgent):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """All three networks at one rate."""
-        return [group(self.config.learning_rate, self.actor, self.critic, self.value)]
+        return [group(self.config.learning_rate, *self.encoders, self.actor, self.critic, self.value)]
 
     def synchronise_targets(self) -> None:
         """Set the target critic to the critic, the average actor to the actor."""

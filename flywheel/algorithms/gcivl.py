@@ -69,12 +69,11 @@ class GCIVL(GoalAgent):
             return self.target_value(features).squeeze(-1), self.target_value(next_features).squeeze(-1)
 
     def _actor_loss(self, batch: Batch) -> Tensor:
-        features = self.actor_features(batch)
-        goal = batch.goal if batch.actor_goal is None else batch.actor_goal
+        seen, features = self.aimed(batch)
         with torch.no_grad():
-            both = torch.cat([features, self.encoder(batch.next_observation, goal)])
+            both = torch.cat([features, self.encoder(batch.next_observation, batch.goal_of_actor)])
             here, following = self.value(both).squeeze(-1).mean(dim=0).chunk(2)
-        mean, log_std = self.actor(features)
+        mean, log_std = self.actor(seen)
         log_prob = ops.gaussian_log_prob(mean, log_std, batch.action)
         return weighted_imitation(log_prob, following - here, self.config.alpha)
 
@@ -85,7 +84,7 @@ class GCIVL(GoalAgent):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Both networks at one rate."""
-        return [group(self.config.learning_rate, self.actor, self.value)]
+        return [group(self.config.learning_rate, *self.encoders, self.actor, self.value)]
 
     def synchronise_targets(self) -> None:
         """Set the target value to the value, the average actor to the actor."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from flywheel.algorithms import ops
 from flywheel.algorithms._gaussian import weighted_imitation
 from flywheel.algorithms._goal import GoalAgent, GoalConfig
-from flywheel.algorithms.base import Sizes, group
+from flywheel.algorithms.base import Sizes, frozen, group
 from flywheel.algorithms.gcivl import implicit_value_loss
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
@@ -30,6 +30,7 @@ from flywheel.networks.actors import UnitGaussianActor
 from flywheel.networks.critics import Ensemble
 from flywheel.networks.initialise import glorot
 from flywheel.networks.mlp import MLP, Layers
+from flywheel.networks.pictures import PictureConfig
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class HIQLConfig(GoalConfig):
     """d: the length of a goal's representation."""
     target_rate: float = 0.005
     """How far the target value moves towards the value at each update."""
+    encoder: PictureConfig = field(default_factory=lambda: PictureConfig(goal="shared"))
+    """How pictures are seen, where there are any: goals by themselves."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,14 +104,22 @@ class HIQL(GoalAgent):
     relabel = "hierarchical"
 
     def __init__(self, config: HIQLConfig, sizes: Sizes) -> None:
-        self._now_dim = sizes.state + sizes.tasks
-        super().__init__(config, sizes, self._now_dim + config.representation_dim)
+        self._representation_dim = config.representation_dim
+        super().__init__(config, sizes)
+        self.see_goals_apart()
+        if self.actor_encoder is not None:
+            raise FlywheelError("HIQL's actors see goals as the value does; set encoder.actor to 'shared' or 'detached'.")
         self.config = config
         features, dim = self.encoder.feature_dim, config.representation_dim
-        self.value = glorot(GoalValue(self._now_dim, features, config.critic_layers, dim))
+        self.value = glorot(GoalValue(self.encoder.now_dim, features, config.critic_layers, dim))
         self.target_value = nn.ModuleDict({"ensemble": copy.deepcopy(self.value.ensemble)}).requires_grad_(False)
         self.high_actor = UnitGaussianActor(features, dim, config.actor_layers)
         self.average_high_actor = copy.deepcopy(self.high_actor).requires_grad_(False)
+
+    @property
+    def actor_dim(self) -> int:
+        """The lower actor sees a goal's representation in its place."""
+        return self.encoder.now_dim + self._representation_dim
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of the module's equations; raises `FlywheelError` for a batch without subgoals."""
@@ -125,34 +136,36 @@ class HIQL(GoalAgent):
         return {"value": loss, "actor": self._low_loss(batch), "high_actor": self._high_loss(batch)}
 
     def _low_loss(self, batch: Batch) -> Tensor:
-        features = self.encoder(batch.observation, batch.low_actor_goal)
-        seen, advantage = self._progress(features, self.encoder(batch.next_observation, batch.low_actor_goal))
-        mean, log_std = self.actor(seen)
+        features = self.actor_features(batch.observation, batch.low_actor_goal)
+        advantage = self._progress(features, batch.next_observation, batch.low_actor_goal)
+        with frozen(self.value):  # of pictures the lower actor's loss trains the encoder too, as OGBench's has to
+            mean, log_std = self.actor(self.value.see(features))
         return weighted_imitation(ops.gaussian_log_prob(mean, log_std, batch.action), advantage, self.config.low_alpha)
 
     def _high_loss(self, batch: Batch) -> Tensor:
         assert batch.high_actor_target is not None
-        features = self.encoder(batch.observation, batch.actor_goal)
+        features = self.actor_features(batch.observation, batch.actor_goal)
         ahead = {**batch.observation, **batch.high_actor_target}  # of the same task
-        _, advantage = self._progress(features, self.encoder(ahead, batch.actor_goal))
+        advantage = self._progress(features, ahead, batch.actor_goal)
         with torch.no_grad():
             target = self.value.represent(self.encoder(batch.observation, batch.high_actor_target))
         mean, log_std = self.high_actor(features)
         return weighted_imitation(ops.gaussian_log_prob(mean, log_std, target), advantage, self.config.high_alpha)
 
     @torch.no_grad()
-    def _progress(self, features: Tensor, later: Tensor) -> tuple[Tensor, Tensor]:
-        """What is seen now, (B, F + d), and V(later) - V(now), (B,), the mean over the members."""
-        seen = self.value.see(torch.cat([features, later]))
-        here, there = self.value.ensemble(seen).squeeze(-1).mean(dim=0).chunk(2)
-        return seen[: len(features)], there - here
+    def _progress(self, features: Tensor, later: dict[str, Tensor], goal: dict[str, Tensor] | None) -> Tensor:
+        """V(later) - V(now), (B,), the mean over the members, of what is seen now."""
+        both = torch.cat([features, self.encoder(later, goal)])
+        here, there = self.value(both).mean(dim=0).chunk(2)
+        progress: Tensor = there - here
+        return progress
 
     def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
         """The lower actor's mean on the way to the higher one's, or a sample on the way to a sample, clipped to [-1, 1]."""
         features = self.encoder(observation, goal)
         mean, log_std = (self.average_high_actor if self._average_rate else self.high_actor)(features)
         waypoint = _on_sphere(mean if deterministic else torch.normal(mean, log_std.exp()))
-        mean, log_std = self.acting(torch.cat([features[:, : self._now_dim], waypoint], dim=-1))
+        mean, log_std = self.acting(torch.cat([features[:, : self.encoder.now_dim], waypoint], dim=-1))
         return ops.gaussian_action(mean, log_std, deterministic)
 
     def acting_state(self) -> Mapping[str, Tensor]:
@@ -170,7 +183,7 @@ class HIQL(GoalAgent):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """All networks at one rate."""
-        return [group(self.config.learning_rate, self.actor, self.high_actor, self.value)]
+        return [group(self.config.learning_rate, *self.encoders, self.actor, self.high_actor, self.value)]
 
     def synchronise_targets(self) -> None:
         """Set the target value to the value, the average actors to the actors."""

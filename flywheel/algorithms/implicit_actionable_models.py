@@ -112,7 +112,7 @@ class ImplicitActionableModels(GoalAgent):
         return {
             "value": ops.expectile_loss(advantage, self.config.expectile),
             "critic": ops.squared_td_loss(q, self.config.steps * (target - 1.0)),
-            "actor": self._actor_loss(batch, self.actor_features(batch)),
+            "actor": self._actor_loss(batch),
         }
 
     def _target(self, batch: Batch, own: Tensor, following: Tensor) -> Tensor:
@@ -127,8 +127,9 @@ class ImplicitActionableModels(GoalAgent):
         """From steps to the discounted probability of reaching the goal, in [0, 1]."""
         return (1.0 + output / self.config.steps).clamp(0.0, 1.0)
 
-    def _actor_loss(self, batch: Batch, features: Tensor) -> Tensor:
-        mean, log_std = self.actor(features)
+    def _actor_loss(self, batch: Batch) -> Tensor:
+        seen, features = self.aimed(batch)
+        mean, log_std = self.actor(seen)
         log_prob = ops.gaussian_log_prob(mean, log_std, batch.action)
         if self.config.actor_loss == "awr":
             return weighted_imitation(log_prob, self._progress(batch, features), self.config.alpha)
@@ -152,7 +153,7 @@ class ImplicitActionableModels(GoalAgent):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """All three networks at one rate."""
-        return [group(self.config.learning_rate, self.actor, self.critic, self.value)]
+        return [group(self.config.learning_rate, *self.encoders, self.actor, self.critic, self.value)]
 
     def synchronise_targets(self) -> None:
         """Set the target critic to the critic, the average actor to the actor."""

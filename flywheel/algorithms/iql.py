@@ -97,14 +97,14 @@ class IQL(GaussianPolicy):
         }
 
     def _actor_loss(self, features: Tensor, batch: Batch, advantage: Tensor) -> Tensor:
-        mean, log_std = self.actor(features)
+        mean, log_std = self.actor(self.actor_features(batch.observation, batch.goal, features))
         log_prob = ops.gaussian_log_prob(mean, log_std, batch.action)
         if self.config.imitate == "successes":
             log_prob = log_prob * self._succeeds(batch)
         if self.config.actor_loss == "awr":
             return weighted_imitation(log_prob, advantage, self.config.inverse_temperature)
         with frozen(self.critic):
-            q = self.critic(features, mean).amin(dim=0)
+            q = self.critic(features.detach(), mean).amin(dim=0)
         return ascent_with_imitation(q, log_prob, self.config.imitation_weight)
 
     def _succeeds(self, batch: Batch) -> Tensor:
@@ -122,7 +122,7 @@ class IQL(GaussianPolicy):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """All three networks at one rate."""
-        return [group(self.config.learning_rate, self.actor, self.critic, self.value)]
+        return [group(self.config.learning_rate, *self.encoders, self.actor, self.critic, self.value)]
 
     def synchronise_targets(self) -> None:
         """Set the target critic to the critic, the average actor to the actor."""

@@ -119,7 +119,7 @@ class QTOpt(Algorithm):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The critic."""
-        return [group(self.config.learning_rate, self.critic)]
+        return [group(self.config.learning_rate, *self.encoders, self.critic)]
 
     def synchronise_targets(self) -> None:
         """Set Qbar_1 and Qbar_2 to Q."""

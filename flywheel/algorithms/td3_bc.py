@@ -71,26 +71,26 @@ class TD3BC(Algorithm):
         """The losses of the module's equations; the actor's only when it is its turn."""
         features, next_features = self.features(batch)
         with torch.no_grad():
-            next_value = self.target_critic(next_features, self._smoothed(next_features)).amin(dim=0)
+            next_value = self.target_critic(next_features, self._smoothed(batch, next_features)).amin(dim=0)
         q = self.critic(features, batch.action)
         self._metrics = {"q": q.detach().mean()}
         losses = {"critic": ops.squared_td_loss(q, ops.td_target(batch.reward, batch.discount, next_value))}
         if self.actors_turn.is_on:
-            losses["actor"] = self._actor_loss(features, batch.action)
+            losses["actor"] = self._actor_loss(batch, features)
         return losses
 
-    def _smoothed(self, next_features: Tensor) -> Tensor:
-        action: Tensor = self.target_actor(next_features)
+    def _smoothed(self, batch: Batch, next_features: Tensor) -> Tensor:
+        action: Tensor = self.target_actor(self.actor_features(batch.next_observation, batch.goal, next_features))
         clip = self.config.target_noise_clip
         noise = (self.config.target_noise * torch.randn_like(action)).clamp(-clip, clip)
         return (action + noise).clamp(-1.0, 1.0)
 
-    def _actor_loss(self, features: Tensor, action: Tensor) -> Tensor:
-        own = self.actor(features)
+    def _actor_loss(self, batch: Batch, features: Tensor) -> Tensor:
+        own = self.actor(self.actor_features(batch.observation, batch.goal, features))
         with frozen(self.critic):
-            q = self.critic(features, own)[0]
+            q = self.critic(features.detach(), own)[0]
         scale = self.config.alpha / q.detach().abs().mean().clamp(min=1e-6)
-        loss: Tensor = -scale * q.mean() + (own - action).square().mean()
+        loss: Tensor = -scale * q.mean() + (own - batch.action).square().mean()
         return loss
 
     def after_step(self) -> None:
@@ -102,12 +102,12 @@ class TD3BC(Algorithm):
 
     def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
         """The actor's action, or with noise of standard deviation 0.1."""
-        action: Tensor = self.actor(self.encoder(observation, goal))
+        action: Tensor = self.actor(self.actor_features(observation, goal))
         return action if deterministic else (action + _EXPLORATION * torch.randn_like(action)).clamp(-1.0, 1.0)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Both networks at one rate."""
-        return [group(self.config.learning_rate, self.actor, self.critic)]
+        return [group(self.config.learning_rate, *self.encoders, self.actor, self.critic)]
 
     def synchronise_targets(self) -> None:
         """Set the targets to the networks."""

@@ -75,7 +75,8 @@ def test_name_is_the_files_name(algorithm: Algorithm) -> None:
 def test_every_setting_is_documented_and_survives_yaml(algorithm: Algorithm) -> None:
     config = algorithm.config
     assert configs.from_dict(type(config), configs.to_dict(config)) == config
-    assert all(item.default is not dataclasses.MISSING for item in dataclasses.fields(config))
+    fields, none = dataclasses.fields(config), dataclasses.MISSING
+    assert all(item.default is not none or item.default_factory is not none for item in fields)
 
 
 def test_losses_are_finite_scalars(algorithm: Algorithm) -> None:

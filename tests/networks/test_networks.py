@@ -8,7 +8,7 @@ import torch
 from flywheel.core.errors import FlywheelError
 from flywheel.networks.actors import GaussianActor, TanhGaussianActor, UnitGaussianActor
 from flywheel.networks.critics import Critic, ValueFunction
-from flywheel.networks.encoders import StateEncoder
+from flywheel.networks.encoders import Sizes, StateEncoder
 from flywheel.networks.initialise import glorot
 from flywheel.networks.mlp import MLP, Layers
 
@@ -69,33 +69,33 @@ def test_tanh_gaussian_actor_limits_its_log_std() -> None:
 
 
 def test_encoder_normalises_state_and_goal_and_keeps_its_statistics_in_the_state_dict() -> None:
-    encoder = StateEncoder(2, goal_conditioned=True)
+    encoder = StateEncoder(Sizes(2, 1, goal_conditioned=True))
     encoder.set_statistics(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0]))
     features = encoder({"state": torch.tensor([[3.0, 2.0]])}, {"state": torch.tensor([[1.0, 6.0]])})
     assert features.tolist() == [[1.0, 0.0, 0.0, 1.0]]
-    copy = StateEncoder(2, goal_conditioned=True)
+    copy = StateEncoder(Sizes(2, 1, goal_conditioned=True))
     copy.load_state_dict(encoder.state_dict())
     assert torch.equal(copy({"state": torch.ones(1, 2)}, {"state": torch.ones(1, 2)}), torch.tensor([[0, -0.25, 0, -0.25]]))
 
 
 def test_encoder_starts_as_the_identity_and_ignores_a_goal_that_it_does_not_need() -> None:
     state = torch.randn(3, 2)
-    assert torch.equal(StateEncoder(2, goal_conditioned=False)({"state": state}, {"state": state}), state)
+    assert torch.equal(StateEncoder(Sizes(2, 1))({"state": state}, {"state": state}), state)
 
 
 def test_encoder_asks_for_a_missing_goal() -> None:
     with pytest.raises(FlywheelError, match="goal"):
-        StateEncoder(2, goal_conditioned=True)({"state": torch.zeros(1, 2)})
+        StateEncoder(Sizes(2, 1, goal_conditioned=True))({"state": torch.zeros(1, 2)})
 
 
 @pytest.mark.parametrize("std", [0.0, -1.0, float("nan")])
 def test_encoder_refuses_a_useless_standard_deviation(std: float) -> None:
     with pytest.raises(FlywheelError, match="standard deviation"):
-        StateEncoder(1, goal_conditioned=False).set_statistics(torch.zeros(1), torch.tensor([std]))
+        StateEncoder(Sizes(1, 1)).set_statistics(torch.zeros(1), torch.tensor([std]))
 
 
 def test_a_task_stands_beside_the_state_as_one_hot() -> None:
-    encoder = StateEncoder(2, goal_conditioned=True, tasks=3)
+    encoder = StateEncoder(Sizes(2, 1, goal_conditioned=True, tasks=3))
     state, goal = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]])
     features = encoder({"state": state, "task": torch.tensor([1])}, {"state": goal})
     assert features.tolist() == [[1, 2, 0, 1, 0, 3, 4]]

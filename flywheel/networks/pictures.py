@@ -1,0 +1,283 @@
+"""From pictures to features: a convolutional network, a way of pooling its maps, and a projection.
+
+The small networks are those of the papers that learn control from pictures; the large ones are torchvision's. Ours are normalised
+by groups and not by batches, whose statistics would differ between learning and acting.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from flywheel.core import registry
+from flywheel.core.errors import FlywheelError
+
+Shape = tuple[int, int, int]
+"""Of a picture, (height, width, channels)."""
+SMALL = ("nature", "drq", "impala")
+"""Networks of our own, by size."""
+_RESNETS = ("resnet18", "resnet34")
+"""torchvision's, with groups in the place of batches where no trained weights are given."""
+_GROUP = 16
+"""Channels that are normalised together."""
+_SPATIAL_FEATURES = 8
+"""Learned weightings of each map, of `spatial_embedding` (PTR, Kumar et al. 2022)."""
+_HEADS = ("fc", "classifier", "heads", "head")
+"""What torchvision calls a model's last layers."""
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet, with which torchvision's weights were trained."""
+
+
+@dataclass(frozen=True)
+class PictureConfig:
+    """How pictures become features."""
+
+    network: str = "nature"
+    """nature (Mnih et al. 2015; the fastest), drq (Kostrikov et al. 2020), impala (Espeholt et al. 2018, one block per stage, as
+    OGBench's small one), resnet18 or resnet34 with group normalisation, or any model of torchvision."""
+    pooling: Literal["flatten", "average", "spatial_softmax", "spatial_embedding"] = "flatten"
+    """What becomes of the network's maps: all of them, their means, where each is largest (Finn et al. 2016), or learned
+    weightings of their places."""
+    keypoints: int = 32
+    """Maps whose places spatial_softmax gives."""
+    features: int = 64
+    """What each camera gives in the end: a linear layer, layer normalisation, tanh, as in DrQ."""
+    film: bool = False
+    """Let the state and the task scale and shift the last maps (FiLM, Perez et al. 2018)."""
+    actor: Literal["shared", "detached", "separate"] = "shared"
+    """Who trains what the actor sees through: one encoder that every loss trains; one that the actor's loss leaves alone, as in
+    DrQ-v2; or one of the actor's own."""
+    goal: Literal["early", "shared", "separate"] = "early"
+    """How a goal's picture is seen: as further channels of the picture of now (OGBench); by itself, through the same encoder; or
+    through one of its own. HIQL and CRL, which see the goal apart, need one of the last two."""
+    weights: Path | None = None
+    """A file with trained weights (a state_dict, .pth or .safetensors) of a model of torchvision, which then keeps its own
+    normalisation with the statistics it has; nothing is ever downloaded."""
+    frozen: bool = False
+    """Leave the network as it is, and learn what comes after it alone."""
+
+    def __post_init__(self) -> None:
+        """Raises `FlywheelError` for a number that makes no sense, or a setting that would do nothing."""
+        if min(self.keypoints, self.features) < 1:
+            raise FlywheelError("keypoints and features must be at least 1.")
+        if self.weights is not None and self.network in SMALL:
+            raise FlywheelError(f"weights are for torchvision's networks, and {self.network} is our own; leave them out.")
+
+
+class PictureEncoder(nn.Module):
+    """One camera's pictures, uint8 (B, C, H, W), channels last in memory -> features (B, F) in (-1, 1), F as configured.
+
+    Raises `FlywheelError` for a network that there is not, pictures too small for it, or weights that do not fit.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, config: PictureConfig, shape: Shape, condition_dim: int = 0) -> None:
+        """`shape` is a picture's (H, W, C), and `condition_dim` the length of what scales the maps, with `film`."""
+        super().__init__()
+        self.shape, self.feature_dim = shape, config.features
+        height, width, channels = shape
+        self.network = _network(config, channels)
+        if config.frozen:
+            self.network.requires_grad_(False)
+        maps = self._measure(channels, height, width, config.network)
+        self.film = nn.Linear(condition_dim, 2 * maps[0]) if config.film and condition_dim else None
+        self.pool = _pool(config, maps)
+        with torch.no_grad():
+            pooled = self.pool(torch.zeros(1, *maps)).shape[1]
+        self.project = nn.Sequential(nn.Linear(pooled, config.features), nn.LayerNorm(config.features), nn.Tanh())
+        scale, shift = _normalisation(channels, of_imagenet=config.weights is not None)
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, pictures: Tensor, condition: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) uint8, and with `film` (B, condition_dim) -> (B, F)."""
+        values = torch.addcmul(self.shift, pictures.to(self.scale.dtype), self.scale)
+        maps = self._maps(values)
+        if self.film is not None and condition is not None:
+            gain, offset = self.film(condition)[..., None, None].chunk(2, dim=1)
+            maps = maps * (1.0 + gain) + offset
+        features: Tensor = self.project(self.pool(maps))
+        return features
+
+    def train(self, mode: bool = True) -> PictureEncoder:
+        """Batch normalisation, where a trained network has it, keeps the statistics it came with."""
+        super().train(mode)
+        for module in self.network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def _maps(self, values: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H', W'); a network that ends in a vector ends in maps of one place each."""
+        maps: Tensor = self.network(values)
+        return maps if maps.dim() == 4 else maps[..., None, None]
+
+    def _measure(self, channels: int, height: int, width: int, name: str) -> tuple[int, ...]:
+        self.network.eval()
+        try:
+            with torch.no_grad():
+                maps = self._maps(torch.zeros(1, channels, height, width)).shape[1:]
+        except (RuntimeError, ValueError, AssertionError) as error:
+            why = str(error).splitlines()[0].rstrip(".")
+            raise FlywheelError(f"{name} cannot see pictures of {height} x {width} ({why}); choose another.") from None
+        self.network.train()
+        return tuple(maps)
+
+
+class SpatialSoftmax(nn.Module):
+    """Where each of K maps is largest, softly: (B, C, H, W) -> (B, 2 K), in [-1, 1] (Finn et al. 2016, as robomimic has it)."""
+
+    places: Tensor
+
+    def __init__(self, channels: int, height: int, width: int, keypoints: int) -> None:
+        super().__init__()
+        self.maps = nn.Conv2d(channels, keypoints, 1)
+        y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+        self.register_buffer("places", torch.stack([x.reshape(-1), y.reshape(-1)], dim=1), persistent=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, 2 K)."""
+        weights = self.maps(maps).flatten(2).softmax(dim=-1)
+        places: Tensor = (weights @ self.places).flatten(1)
+        return places
+
+
+class SpatialEmbedding(nn.Module):
+    """Learned weightings of the places of each map: (B, C, H, W) -> (B, 8 C) (PTR, Kumar et al. 2022)."""
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(height * width)
+        self.weight = nn.Parameter(torch.empty(channels, height * width, _SPATIAL_FEATURES).uniform_(-bound, bound))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, 8 C)."""
+        return torch.einsum("bcp,cpk->bck", maps.flatten(2), self.weight).flatten(1)
+
+
+class _Residual(nn.Module):
+    """x + conv(relu(conv(relu(x)))), all of the same width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        change: Tensor = self.second(torch.relu(self.first(torch.relu(maps))))
+        return maps + change
+
+
+def _normalisation(channels: int, *, of_imagenet: bool) -> tuple[Tensor, Tensor]:
+    """What bytes are multiplied by and what is added then, each (C, 1, 1): to [-0.5, 0.5], or as ImageNet's weights know it."""
+    mean, std = (torch.tensor(_MEAN), torch.tensor(_STD)) if of_imagenet else (torch.full((3,), 0.5), torch.ones(3))
+    of_color = torch.arange(channels) % 3
+    return (1 / (255 * std))[of_color].view(-1, 1, 1), (-mean / std)[of_color].view(-1, 1, 1)
+
+
+def _network(config: PictureConfig, channels: int) -> nn.Module:
+    match config.network:
+        case "nature":
+            return _convolutions(channels, ((32, 8, 4), (64, 4, 2), (64, 3, 1)))
+        case "drq":
+            return _convolutions(channels, ((32, 3, 2), (32, 3, 1), (32, 3, 1), (32, 3, 1)))
+        case "impala":
+            widths = (channels, 16, 32, 32)
+            stages = [
+                nn.Sequential(nn.Conv2d(before, width, 3, padding=1), nn.MaxPool2d(3, 2, 1), _Residual(width))
+                for before, width in itertools.pairwise(widths)
+            ]
+            return nn.Sequential(*stages, nn.ReLU())
+    return _torchvision(config, channels)
+
+
+def _convolutions(channels: int, layers: tuple[tuple[int, int, int], ...]) -> nn.Module:
+    """Convolutions of (width, kernel, stride), each followed by a ReLU."""
+    modules: list[nn.Module] = []
+    for width, kernel, stride in layers:
+        modules += [nn.Conv2d(channels, width, kernel, stride), nn.ReLU(inplace=True)]
+        channels = width
+    return nn.Sequential(*modules)
+
+
+def _torchvision(config: PictureConfig, channels: int) -> nn.Module:
+    import torchvision
+
+    names = torchvision.models.list_models(module=torchvision.models)
+    if config.network not in names:
+        raise FlywheelError(registry.unknown("network for pictures", config.network, (*SMALL, *_RESNETS, *names)))
+    is_resnet = config.network in _RESNETS
+    settings: dict[str, Any] = {"norm_layer": _group_norm} if is_resnet and config.weights is None else {}
+    model: nn.Module = torchvision.models.get_model(config.network, weights=None, **settings)
+    if config.weights is not None:
+        _load_weights(model, config.weights, config.network)
+    if channels != 3:
+        _widen(model, channels)
+    if is_resnet:
+        return nn.Sequential(*list(model.children())[:-2])  # less its own pooling and its last layer
+    for name in _HEADS:
+        if hasattr(model, name):
+            setattr(model, name, nn.Identity())
+            return model
+    raise FlywheelError(f"The network {config.network} has no last layer that could be left out; choose another.")
+
+
+def _group_norm(channels: int) -> nn.Module:
+    return nn.GroupNorm(max(1, channels // _GROUP), channels)
+
+
+def _load_weights(model: nn.Module, path: Path, name: str) -> None:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(state)
+    except FileNotFoundError:
+        raise FlywheelError(f"There are no weights at {path}; bring those of {name} there, or leave weights out.") from None
+    except Exception as error:  # whatever a damaged or foreign file makes of it
+        why = str(error).splitlines()[0].rstrip(":")
+        raise FlywheelError(f"{path} does not hold weights of {name} ({why}); give its state_dict.") from None
+
+
+def _widen(model: nn.Module, channels: int) -> None:
+    """Let the first convolution see so many channels: its weights for colours are repeated, and shared among the pictures."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            wider = nn.Conv2d(
+                channels,
+                module.out_channels,
+                module.kernel_size,  # type: ignore[arg-type]
+                module.stride,  # type: ignore[arg-type]
+                module.padding,  # type: ignore[arg-type]
+                bias=module.bias is not None,
+            )
+            repeats = math.ceil(channels / module.in_channels)
+            with torch.no_grad():
+                wider.weight.copy_(module.weight.repeat(1, repeats, 1, 1)[:, :channels] * (module.in_channels / channels))
+                if module.bias is not None and wider.bias is not None:
+                    wider.bias.copy_(module.bias)
+            model.set_submodule(name, wider)
+            return
+
+
+def _pool(config: PictureConfig, maps: tuple[int, ...]) -> nn.Module:
+    match config.pooling:
+        case "average":
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        case "spatial_softmax":
+            channels, height, width = maps
+            return SpatialSoftmax(channels, height, width, config.keypoints)
+        case "spatial_embedding":
+            return SpatialEmbedding(*maps)
+    return nn.Flatten()
