@@ -58,6 +58,11 @@ def decode_many(encoded: Sequence[bytes], shape: tuple[int, ...]) -> Array:
     return pictures
 
 
+def as_stored(picture: Array, encoding: Encoding) -> Array:
+    """A picture (H, W, C) uint8 as a store gives it back that keeps it so: a PNG as it was, a JPEG after its losses."""
+    return picture if encoding == "png" else decode_many([_encode_jpeg(picture)], picture.shape)[0]
+
+
 def decode(data: bytes, out: Array) -> None:
     """Decode a PNG or JPEG into a picture (H, W, C) uint8; raises `DamagedError` if it is none of that shape."""
     try:

@@ -7,12 +7,14 @@ relabelled transition that reaches its goal is terminal; no other is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from flywheel.core.errors import FlywheelError
+from flywheel.core.specs import Array
 from flywheel.datasets.sampler import Indices
 from flywheel.datasets.stats import state_statistics
 from flywheel.datasets.table import Bools, EpisodeTable, Floats, Ints
@@ -36,8 +38,8 @@ class Relabeled:
     """(n,), or None for the store's own."""
     goal_row: Ints | None = None
     """(n,) the row of each goal observation."""
-    goal_state: Floats | None = None
-    """(D,) one goal for all of them, instead of `goal_row`."""
+    goal: Mapping[str, Array] | None = None
+    """One goal observation for all of them, instead of `goal_row`: ``state`` (D,), and pictures (H, W, C)."""
     is_chained: Bools | None = None
     """(n,) the last steps of chained sub-trajectories, whose target is the value itself."""
     steps_to_goal: Ints | None = None
@@ -58,7 +60,7 @@ class Relabeled:
     def __getitem__(self, which: slice | Ints) -> Relabeled:
         """The meaning of some of them."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        per_sample = {name: value[which] for name, value in values.items() if value is not None and name != "goal_state"}
+        per_sample = {name: value[which] for name, value in values.items() if value is not None and name != "goal"}
         return replace(self, **per_sample)
 
 
@@ -82,12 +84,12 @@ class TaskReward:
 class TaskGoal:
     """The store's own rewards and ends, and one goal for every transition: for a goal-conditioned network on one task."""
 
-    state: Floats
-    """(D,) the goal observation's state; `choose_task_goal` finds one."""
+    goal: Mapping[str, Array]
+    """The goal observation, as `Relabeled.goal`; `choose_task_goal` finds one."""
 
     def __call__(self, table: EpisodeTable, indices: Indices, rng: np.random.Generator) -> Relabeled:
         """As `TaskReward`, with the goal."""
-        return Relabeled(discount=_task_discount(table, indices), goal_state=self.state)
+        return Relabeled(discount=_task_discount(table, indices), goal=self.goal)
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,8 @@ class Goal:
 
     state: Floats
     """(D,)"""
+    row: int
+    """Where it lies in the columns."""
     episode_id: str
     step: int
     """The observation's number within the episode."""
@@ -230,8 +234,8 @@ class Goal:
 def choose_task_goal(columns: Columns, task: str) -> Goal:
     """The most typical end of a task: the medoid, in normalised states, of the successful episodes' final observations.
 
-    A medoid is a state that really occurred, where a mean of states need not be possible. Raises `FlywheelError` if the snapshot
-    holds no success of the task.
+    A medoid is a state that really occurred, where a mean of states need not be possible; without a state it is the first one.
+    Raises `FlywheelError` if the snapshot holds no success of the task.
     """
     table = columns.table
     candidates = np.flatnonzero(table.success & (table.task == task))
@@ -250,7 +254,8 @@ def choose_task_goal(columns: Columns, task: str) -> Goal:
     distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * scaled @ scaled.T, 0))
     best = int(distances.sum(axis=1).argmin())
     episode = int(candidates[best])
-    return Goal(state=np.array(final[best]), episode_id=table.episode_id[episode], step=int(table.transitions[episode]))
+    row = int(table.final_row[episode])
+    return Goal(state=np.array(final[best]), row=row, episode_id=table.episode_id[episode], step=int(table.transitions[episode]))
 
 
 def _task_discount(table: EpisodeTable, indices: Indices) -> Floats:

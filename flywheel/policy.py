@@ -6,6 +6,7 @@ The file's hash is the policy's name in every episode that it makes.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -21,11 +22,15 @@ from flywheel.core import registry
 from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
 from flywheel.core.lineage import content_hash
-from flywheel.core.specs import ActionSpec, Array, Observation, ObservationSpec
+from flywheel.core.specs import ActionSpec, Array, ArraySpec, Observation, ObservationSpec
+from flywheel.datasets.pictures import Encoding, as_stored
+from flywheel.networks.pictures import Shape
 
 POLICY_FILE = "policy.safetensors"
 _HEADER = "flywheel"
 _FORMAT = 1
+_GOAL = "goal."
+"""What the names of a built-in goal's arrays begin with."""
 
 
 class MixtureHeader(TypedDict):
@@ -58,21 +63,33 @@ class PolicyHeader:
     code_version: str = ""
     mixture: MixtureHeader | None = None
     """What else it was trained on, where stores of several robots were mixed (`datasets.mixture`)."""
+    hidden: tuple[str, ...] = ()
+    """The observations that it does not see, though they lie in the state."""
+    pictures: tuple[str, ...] = ()
+    """The cameras that it sees."""
+    goal_pictures: tuple[str, ...] = ()
+    """Those of them that show the goal."""
+    picture_encoding: Encoding | None = None
+    """What the pictures that it learned from had been through: a JPEG is not the picture that the camera gave."""
 
 
 class LearnedPolicy:
     """Acts with a trained algorithm, one observation at a time, on the CPU; satisfies `core.policy.Policy`."""
 
-    def __init__(self, header: PolicyHeader, algorithm: Algorithm, checkpoint: str, goal: Array | None = None) -> None:
+    def __init__(
+        self, header: PolicyHeader, algorithm: Algorithm, checkpoint: str, goal: Mapping[str, Array] | None = None
+    ) -> None:
         self.header = header
         self.algorithm = algorithm.eval()
         self.checkpoint = checkpoint
         self.snapshot = header.snapshot
         self.agent_id = f"{header.algorithm}-{checkpoint[:8]}"
-        self.observation_spec = ObservationSpec.from_json(header.observation)
+        self.layout = ObservationSpec.from_json(header.observation)
+        """What the store holds: all of the state, and the pictures."""
+        self.observation_spec = _seen(header, self.layout)
         self.action_spec = ActionSpec.from_json(header.action)
-        self.goal_state = goal
-        """(D,) the built-in goal; a goal given to `act` goes before it."""
+        self.goal = goal
+        """The built-in goal, ``state`` (D,) and pictures (H, W, C); a goal given to `act` goes before it."""
         self.deterministic = True
         """Set to False to sample actions, as exploration while collecting."""
         self._task: dict[str, torch.Tensor] = {}
@@ -88,13 +105,13 @@ class LearnedPolicy:
         try:
             tensors = load(data)
             header = _read_header(data)
-            goal = tensors.pop("goal.state", None)
+            goal = {key.removeprefix(_GOAL): tensors.pop(key).numpy() for key in list(tensors) if key.startswith(_GOAL)}
             algorithm = build_algorithm(header)
             algorithm.load_state_dict(tensors)
         except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             why = str(error).splitlines()[0].rstrip(":")
             raise FlywheelError(f"{file} is not a readable policy file ({why}); copy or train it again.") from None
-        return cls(header, algorithm, content_hash(data), None if goal is None else goal.numpy())
+        return cls(header, algorithm, content_hash(data), goal or None)
 
     def choose_task(self, task: str) -> None:
         """Act for this task from now on, where the policy tells several apart; raises `FlywheelError` for an unknown one."""
@@ -117,14 +134,14 @@ class LearnedPolicy:
 
         Raises `SpecError` for an observation of another shape, and `FlywheelError` where a goal or a task is needed and missing.
         """
-        state = self._state(observation)
-        target = self._goal(goal)
-        action = self.algorithm.act(state | self._task, target, self.deterministic)[0].numpy()[: self.action_spec.dim]
+        checked = _validated(self.observation_spec, observation)
+        seen = self._state(checked) | self._pictures(checked, self.header.pictures) | self._task
+        action = self.algorithm.act(seen, self._goal(goal), self.deterministic)[0].numpy()[: self.action_spec.dim]
         return self.action_spec.denormalize(action)
 
-    def _state(self, observation: Observation) -> dict[str, torch.Tensor]:
-        checked = self.observation_spec.validate(observation)
-        state = torch.from_numpy(self.observation_spec.pack_state(checked))
+    def _state(self, checked: Observation) -> dict[str, torch.Tensor]:
+        unseen = {key: np.zeros(self.layout.arrays[key].shape, np.float32) for key in self.header.hidden}
+        state = torch.from_numpy(self.layout.pack_state({**checked, **unseen}))
         # What only other robots have is their mean, which the network normalises to zero, as in training.
         others = self.algorithm.encoder.mean[len(state) :]
         return {"state": torch.cat([state, others])[None]}
@@ -133,28 +150,72 @@ class LearnedPolicy:
         if not self.header.goal_conditioned:
             return None
         if goal is not None:
-            return self._state(goal)
-        if self.goal_state is None:
+            return self._goal_given(goal)
+        if self.goal is None:
             raise FlywheelError(
                 f"Policy {self.agent_id} reaches goals and was given none; pass goal observations (--goals FILE)."
             )
-        return {"state": torch.from_numpy(self.goal_state)[None]}
+        pictures = {key: _as_batch(self.goal[key]) for key in self.header.goal_pictures}
+        return {"state": torch.from_numpy(self.goal["state"])[None], **pictures}
+
+    def _goal_given(self, goal: Observation) -> dict[str, torch.Tensor]:
+        shown = self.header.goal_pictures or tuple(self.observation_spec.state_keys)
+        checked = _validated(ObservationSpec({key: self.observation_spec.arrays[key] for key in shown}), goal)
+        return self._pictures(checked, shown) if self.header.goal_pictures else self._state(checked)
+
+    def _pictures(self, checked: Observation, keys: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        """As training saw them: what a store keeps as JPEG goes through JPEG here, too."""
+        encoding = self.header.picture_encoding
+        seen = {key: checked[key] if encoding is None else as_stored(checked[key], encoding) for key in keys}
+        return {key: _as_batch(picture) for key, picture in seen.items()}
 
 
 def build_algorithm(header: PolicyHeader) -> Algorithm:
     """The untrained algorithm that a header describes."""
     cls = registry.load("algorithms", header.algorithm, Algorithm)  # type: ignore[type-abstract]
-    dims = ObservationSpec.from_json(header.observation).state_dim, ActionSpec.from_json(header.action).dim
-    if header.mixture:
-        dims = header.mixture["state_dim"], header.mixture["action_dim"]
-    return cls(configs.from_dict(cls.Config, header.config), Sizes(*dims, header.goal_conditioned, len(header.tasks)))
+    return cls(configs.from_dict(cls.Config, header.config), _sizes(header))
 
 
-def save_policy(path: Path, header: PolicyHeader, algorithm: Algorithm, goal: Array | None) -> str:
+def _sizes(header: PolicyHeader) -> Sizes:
+    layout, action = ObservationSpec.from_json(header.observation), ActionSpec.from_json(header.action)
+    shown = [key for key in layout.state_keys if key not in header.hidden]
+    seen = [place for key in shown for place in range(layout.state_dim)[layout.state_slice(key)]]
+    return Sizes(
+        state=header.mixture["state_dim"] if header.mixture else layout.state_dim,
+        action=header.mixture["action_dim"] if header.mixture else action.dim,
+        goal_conditioned=header.goal_conditioned,
+        tasks=len(header.tasks),
+        seen=tuple(seen) if header.hidden else None,
+        pictures={key: _picture_shape(layout.arrays[key]) for key in header.pictures},
+        goal_pictures=header.goal_pictures,
+    )
+
+
+def _picture_shape(spec: ArraySpec) -> Shape:
+    height, width, channels = spec.shape
+    return height, width, channels
+
+
+def _seen(header: PolicyHeader, layout: ObservationSpec) -> ObservationSpec:
+    """What the policy has to be given."""
+    keys = (*(key for key in layout.state_keys if key not in header.hidden), *header.pictures)
+    return ObservationSpec({key: layout.arrays[key] for key in keys})
+
+
+def _validated(spec: ObservationSpec, observation: Observation) -> dict[str, Array]:
+    """What the specification declares of an observation, checked; the rest is not looked at."""
+    return spec.validate({key: observation[key] for key in spec.arrays if key in observation})
+
+
+def _as_batch(picture: Array) -> torch.Tensor:
+    """(H, W, C) -> (1, C, H, W), channels last in memory."""
+    return torch.from_numpy(np.ascontiguousarray(picture))[None].permute(0, 3, 1, 2)
+
+
+def save_policy(path: Path, header: PolicyHeader, algorithm: Algorithm, goal: Mapping[str, Array] | None) -> str:
     """Write a policy file, whole or not at all, and return its hash."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in algorithm.state_dict().items()}
-    if goal is not None:
-        tensors["goal.state"] = torch.from_numpy(np.ascontiguousarray(goal, np.float32))
+    tensors |= {f"{_GOAL}{key}": torch.from_numpy(np.ascontiguousarray(value)) for key, value in (goal or {}).items()}
     data = save(tensors, {_HEADER: json.dumps({"format": _FORMAT, **asdict(header)}, sort_keys=True)})
     write_atomically(path, data)
     return content_hash(data)
@@ -165,4 +226,5 @@ def _read_header(data: bytes) -> PolicyHeader:
     values = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_HEADER])
     if values.pop("format") != _FORMAT:
         raise ValueError("it was written by another version of flywheel")
-    return PolicyHeader(**{**values, "tasks": tuple(values.get("tasks", ()))})
+    found: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return PolicyHeader(**found)

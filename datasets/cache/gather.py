@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -66,7 +66,7 @@ def make_batch(columns: Readable, indices: Indices, relabeled: Relabeled, discou
         reward=torch.from_numpy(reward),
         discount=torch.from_numpy(relabeled.discount) * (torch.from_numpy(gamma) if isinstance(gamma, np.ndarray) else gamma),
         next_observation=next_observation,
-        goal=goals.pop("goal", None) or _single_goal(relabeled, len(indices)),
+        goal=goals.pop("goal", None) or _single_goal(relabeled.goal, len(indices)),
         **goals,
         is_chained=_optional(relabeled.is_chained),
         mc_return=_optional(_mc_return(relabeled, gamma)),
@@ -90,10 +90,14 @@ def _optional(array: Array | None) -> Tensor | None:
     return None if array is None else torch.from_numpy(array)
 
 
-def _single_goal(relabeled: Relabeled, n: int) -> dict[str, Tensor] | None:
-    if relabeled.goal_state is None:
+def _single_goal(goal: Mapping[str, Array] | None, n: int) -> dict[str, Tensor] | None:
+    if goal is None:
         return None
-    return {"state": torch.from_numpy(relabeled.goal_state).expand(n, -1)}
+    values = {key: torch.from_numpy(value) for key, value in goal.items()}
+    seen = {
+        key: value.permute(2, 0, 1) if value.dtype == torch.uint8 and value.dim() == 3 else value for key, value in values.items()
+    }
+    return {key: value.expand(n, *value.shape) for key, value in seen.items()}
 
 
 def _mc_return(relabeled: Relabeled, gamma: Discount) -> Floats | None:

@@ -102,7 +102,7 @@ def serve(folder: Path, kind: str, budget: int) -> None:
     from flywheel.training.train import TrainConfig, train
 
     raw = budget if kind == "jpeg" else 1 << 40
-    data = DataConfig(arrays=CAMERAS, picture_budget=raw, picture_pool=budget, relabel="hindsight")
+    data = DataConfig(pictures=CAMERAS, picture_budget=raw, picture_pool=budget, relabel="hindsight")
     config = TrainConfig("bc", BCConfig(), store=folder, output=folder / "run", updates=1 << 40, data=data)
     train(config, on_progress=_Bursts())
 

@@ -5,12 +5,19 @@ A served policy never comes here: what it sees is what its camera gave.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
+
+_SEEN = ("observation", "next_observation", "goal", "actor_goal", "low_actor_goal", "high_actor_target")
+"""The parts of a batch that may hold pictures."""
+_GREY = 128
+_LARGEST_SEED = 2**62
 
 
 @dataclass(frozen=True)
@@ -50,66 +57,86 @@ class Augmentation:
         """Whether brightness, contrast or saturation are changed."""
         return bool(self.brightness or self.contrast or self.saturation)
 
-    def __call__(self, pictures: Tensor) -> Tensor:
-        """(B, C, H, W) uint8 -> the same, channels last, each sample augmented by itself."""
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch with every picture in it augmented, each sample by itself; without pictures nothing is drawn."""
+        keys = [key for key, value in sorted(batch.observation.items()) if value.dtype == torch.uint8 and value.dim() == 4]
+        if self.is_off or not keys:
+            return batch
+        seeds = torch.randint(_LARGEST_SEED, (len(_SEEN),)).tolist()
+        changed: dict[str, Any] = {}
+        for name, seed in zip(_SEEN, seeds, strict=True):
+            observation = getattr(batch, name)
+            if observation is not None:
+                generator = torch.Generator(batch.action.device).manual_seed(seeds[0] if self.consistent else seed)
+                shown = [key for key in keys if key in observation]
+                changed[name] = {**observation, **{key: self.pictures(observation[key], generator) for key in shown}}
+        return replace(batch, **changed)
+
+    def pictures(self, pictures: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(B, C, H, W) uint8 -> the same, channels last; the generator is one of their device."""
         augmented = pictures
         if self.shift:
-            augmented = random_shift(augmented, self.shift)
+            augmented = random_shift(augmented, self.shift, generator)
         if self.changes_colors:
-            augmented = jitter(augmented, self.brightness, self.contrast, self.saturation)
+            augmented = jitter(augmented, self.brightness, self.contrast, self.saturation, generator)
         if self.cutout:
-            augmented = cutout(augmented, self.cutout)
+            augmented = cutout(augmented, self.cutout, generator)
         if self.probability < 1.0:
-            kept = torch.rand(len(pictures), 1, 1, 1, device=pictures.device) >= self.probability
-            augmented = torch.where(kept, pictures, augmented)
+            augmented = torch.where(_uniform(pictures, generator) < self.probability, augmented, pictures)
         return augmented
 
 
-def random_shift(pictures: Tensor, pixels: int) -> Tensor:
+def random_shift(pictures: Tensor, pixels: int, generator: torch.Generator | None = None) -> Tensor:
     """Move each of (B, C, H, W) pictures by up to so many whole pixels in both directions, repeating its edge."""
     rows, _, height, width = pictures.shape
     padded = _with_edge(pictures.permute(0, 2, 3, 1), pixels)
     channels = padded.shape[-1]
     # Every run of `width` pixels of a padded row; a picture is `height` of them, one from each of its rows.
     runs = padded.flatten(2).unfold(2, width * channels, channels)
-    down, right = torch.randint(0, 2 * pixels + 1, (2, rows, 1), device=pictures.device)
+    down, right = torch.randint(2 * pixels + 1, (2, rows, 1), generator=generator, device=pictures.device)
     sample = torch.arange(rows, device=pictures.device).unsqueeze(1)
     moved = runs[sample, down + torch.arange(height, device=pictures.device), right]
     return moved.view(rows, height, width, channels).permute(0, 3, 1, 2)
 
 
-def jitter(pictures: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:
+def jitter(
+    pictures: Tensor, brightness: float, contrast: float, saturation: float, generator: torch.Generator | None = None
+) -> Tensor:
     """Change the light and the colours of each of (B, C, H, W) pictures, C a multiple of 3 or 1, by factors of its own.
 
     As torchvision's ColorJitter, whose batched form draws one factor for a whole batch.
     """
     values = pictures.float()
-    values = values * _factors(values, brightness)
+    values = values * _factors(values, brightness, generator)
     mean = values.mean(dim=(1, 2, 3), keepdim=True)
-    values = mean + (values - mean) * _factors(values, contrast)
+    values = mean + (values - mean) * _factors(values, contrast, generator)
     if pictures.shape[1] >= 3:
         grey = values.mean(dim=1, keepdim=True)
-        values = grey + (values - grey) * _factors(values, saturation)
+        values = grey + (values - grey) * _factors(values, saturation, generator)
     return values.round().clamp(0, 255).to(pictures.dtype)
 
 
-def cutout(pictures: Tensor, share: float) -> Tensor:
+def cutout(pictures: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
     """Cover a square of each of (B, C, H, W) pictures with grey, its centre anywhere; its side is so large a share of theirs."""
-    rows, _, height, width = pictures.shape
-    down, right = (_near(size, share, rows, pictures.device) for size in (height, width))
-    covered = down.view(rows, 1, height, 1) & right.view(rows, 1, 1, width)
-    return pictures.masked_fill(covered, 128)
+    _, _, height, width = pictures.shape
+    below = _distances(height, _uniform(pictures, generator)) < share / 2
+    beside = _distances(width, _uniform(pictures, generator)) < share / 2
+    return pictures.masked_fill(below.transpose(2, 3) & beside, _GREY)
 
 
-def _factors(values: Tensor, largest: float) -> Tensor:
+def _factors(values: Tensor, largest: float, generator: torch.Generator | None) -> Tensor:
     """(B, 1, 1, 1) in [1 - largest, 1 + largest]."""
-    return 1.0 + largest * (2.0 * torch.rand(len(values), 1, 1, 1, device=values.device) - 1.0)
+    return 1.0 + largest * (2.0 * _uniform(values, generator) - 1.0)
 
 
-def _near(size: int, share: float, rows: int, device: torch.device) -> Tensor:
-    """(B, size) bool: the places of a row or column that are covered."""
-    centre = torch.rand(rows, 1, device=device) * size
-    return (torch.arange(size, device=device) + 0.5 - centre).abs() < share * size / 2
+def _uniform(pictures: Tensor, generator: torch.Generator | None) -> Tensor:
+    """(B, 1, 1, 1) in [0, 1)."""
+    return torch.rand((len(pictures), 1, 1, 1), generator=generator, device=pictures.device)
+
+
+def _distances(size: int, centre: Tensor) -> Tensor:
+    """(B, 1, 1, size): how far pixels lie from a centre (B, 1, 1, 1), as shares of their number."""
+    return ((torch.arange(size, device=centre.device) + 0.5) / size - centre).abs()
 
 
 def _with_edge(pictures: Tensor, pixels: int) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 
 from flywheel.core.errors import FlywheelError
 from flywheel.core.policy import Policy
-from flywheel.core.specs import ActionSpec, Array, Observation
+from flywheel.core.specs import ActionSpec, Array, Observation, ObservationSpec
 from flywheel.tasks.env import Env
 
 SCRIPTED = ("expert", "random")
@@ -66,8 +66,8 @@ def open_policy(source: str, env: Env, *, explore: bool = False) -> Iterator[Pol
     policy = LearnedPolicy.load(_existing(source))
     policy.deterministic = not explore
     policy.choose_task(env.task.name)
-    _check_fit(policy.observation_spec.to_json(), env.robot.observation_spec.to_json(), source, "observations")
-    _check_fit(policy.action_spec.to_json(), env.robot.action_spec.to_json(), source, "actions")
+    _check_observations(policy.observation_spec, env.robot.observation_spec, source)
+    _check_actions(policy.action_spec.to_json(), env.robot.action_spec.to_json(), source)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -89,10 +89,24 @@ def _existing(source: str) -> Path:
     return path
 
 
-def _check_fit(policy: dict[str, object], robot: dict[str, object], source: str, what: str) -> None:
+def _check_observations(policy: ObservationSpec, robot: ObservationSpec, source: str) -> None:
+    """What the robot observes beside what the policy sees does not matter."""
+    for key, spec in policy.arrays.items():
+        if (given := robot.arrays.get(key)) != spec:
+            has = f"gives {given.dtype} {given.shape} {given.unit}".rstrip() if given else "does not give it"
+            raise FlywheelError(
+                f"The policy {source} was trained on other observations than this robot and task give: it sees '{key}' as "
+                f"{spec.dtype} {spec.shape} {spec.unit}".rstrip()
+                + f", and the robot {has}."
+            )
+
+
+def _check_actions(policy: dict[str, object], robot: dict[str, object], source: str) -> None:
     different = sorted(key for key in policy.keys() | robot.keys() if policy.get(key) != robot.get(key))
     if different:
-        raise FlywheelError(f"The policy {source} was trained on other {what} than this robot and task give: {different} differ.")
+        raise FlywheelError(
+            f"The policy {source} was trained on other actions than this robot and task give: {different} differ."
+        )
 
 
 def check_goals(source: str, *, given: bool, set_by_task: bool) -> None:
@@ -104,5 +118,5 @@ def check_goals(source: str, *, given: bool, set_by_task: bool) -> None:
     policy = LearnedPolicy.load(_existing(source))
     if given and not policy.header.goal_conditioned:
         raise FlywheelError(f"The policy {source} takes no goals; leave --goals out.")
-    if not (given or set_by_task) and policy.header.goal_conditioned and policy.goal_state is None:
+    if not (given or set_by_task) and policy.header.goal_conditioned and policy.goal is None:
         raise FlywheelError(f"The policy {source} reaches goals and was given none; pass goal observations (--goals FILE).")

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from flywheel.algorithms.base import Algorithm
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
+from flywheel.networks.augment import Augmentation
 from flywheel.training.adam import FusedAdam
 from flywheel.training.data import WHOLE, Part
 from flywheel.training.faults import Fault, first_non_finite, flatten
@@ -54,11 +55,13 @@ class AlgorithmModule(LightningModule):
         batch_size: int,
         seed: int,
         part: Part = WHOLE,
+        augment: Augmentation | None = None,
         compiled: bool = False,
         precision: Precision = "float32",
     ) -> None:
         """`batch_size` counts the rows of all processes together; `part` says which of them come here.
 
+        `augment` is what is done to pictures, the usual thing by default.
         `compiled` and `precision` say how the losses and their gradients are computed (torch.compile, torch.autocast); weights
         and optimizer are float32 always.
         """
@@ -67,6 +70,7 @@ class AlgorithmModule(LightningModule):
         self.algorithm = algorithm
         self._losses = torch.compile(algorithm.losses, dynamic=False) if compiled else algorithm.losses
         self._is_mixed = precision == "bfloat16"
+        self._augment = augment or Augmentation()
         self.rows = batch_size // part.world
         self.seed = seed
         self.part = part
@@ -134,7 +138,7 @@ class AlgorithmModule(LightningModule):
         optimizer.zero_grad(set_to_none=True)  # before the losses, which then lie where the gradients were, in the core's cache
         torch.manual_seed(seed_of(self.seed, self.update, self.part.rank))
         with torch.autocast(batch.action.device.type, torch.bfloat16, enabled=self._is_mixed):
-            losses = self._losses(batch)
+            losses = self._losses(self._augment(batch))
         torch.autograd.backward(list(losses.values()))
         if self.part.world > 1:
             self._average_gradients()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from flywheel.algorithms.base import Algorithm, Relabelling
 from flywheel.core.errors import FlywheelError
+from flywheel.core.specs import Array
 from flywheel.datasets.columns import PICTURE_POOL, Columns
 from flywheel.datasets.mixture import Mixture
 from flywheel.datasets.relabel import ActionableGoals, ActorGoals, Hindsight, Relabeler, TaskGoal, TaskReward, choose_task_goal
@@ -18,6 +20,7 @@ from flywheel.datasets.returns import MonteCarlo, NStep, monte_carlo_returns
 from flywheel.datasets.sampler import MixedSampler, Sampler, UniformSampler, WeightedSampler
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.table import EpisodeTable, Floats
+from flywheel.networks.augment import Augmentation
 from flywheel.policy import LearnedPolicy
 from flywheel.training.impersonation import Impersonate, TaskOutcome, rebalanced, task_numbers
 
@@ -62,9 +65,14 @@ class DataConfig:
     policy got stuck, targets of one step see the value of the same place, and it hardly sinks: 10 for own episodes."""
     balance: Literal["transitions", "episodes", "tasks"] = "transitions"
     """What is drawn equally often; a task's share is split evenly among its episodes, an episode's among its transitions."""
-    arrays: tuple[str, ...] = ()
-    """Observation arrays that a batch carries beside the state, for algorithms that look at pictures; ours read the state alone
-    so far, and learn the same without."""
+    pictures: tuple[str, ...] = ()
+    """The cameras that the networks see, by the names of their pictures in the store; none by default."""
+    goal_pictures: tuple[str, ...] = ()
+    """Those of them that show the goal, where there is one; all of them by default. A goal has no state then."""
+    hide: tuple[str, ...] = ()
+    """Observations that the networks do not see, for example what only a simulator knows: cube_pos; the policy needs none."""
+    augment: Augmentation = field(default_factory=Augmentation)
+    """What is done to pictures while learning."""
     picture_budget: int | None = None
     """Bytes of pictures per store that are kept raw; what is beyond that is decoded when it is sampled. By default half of the
     memory, or half of what is free on the disk."""
@@ -98,8 +106,8 @@ class Recipe:
     sampler: Sampler
     relabeler: Relabeler
     goal_conditioned: bool
-    goal_state: npt.NDArray[np.float32] | None = None
-    """(D,) the goal that stands for the task, where there is one; it is kept with the policy."""
+    goal: Mapping[str, Array] | None = None
+    """The goal that stands for the task, where there is one, ``state`` (D,) and pictures (H, W, C); kept with the policy."""
 
 
 def make_recipe(
@@ -175,9 +183,9 @@ def _with_goals(
     match _relabel(data, relabel):
         case "task_goal":
             # A policy that already aims at a goal keeps it: another one would be another problem.
-            known = initial.goal_state if initial else None
-            goal = _task_goal(columns, data.task) if known is None else known
-            return Recipe(sampler, TaskGoal(goal), goal_conditioned=True, goal_state=goal)
+            known = initial.goal if initial else None
+            goal = _task_goal(columns, data) if known is None else known
+            return Recipe(sampler, TaskGoal(goal), goal_conditioned=True, goal=goal)
         case "hindsight":
             return Recipe(sampler, ActorGoals(data.hindsight, data.actor_hindsight), goal_conditioned=True)
         case "hierarchical" | "actionable_ahead" as kind:
@@ -195,10 +203,13 @@ def _with_goals(
             return Recipe(sampler, TaskReward(), goal_conditioned=False)
 
 
-def _task_goal(columns: Columns | Mixture, task: str) -> npt.NDArray[np.float32]:
-    if isinstance(columns, Mixture):  # a goal for the robot that the policy acts on
-        return columns.align(choose_task_goal(columns.sources[0].columns, task).state, 0)
-    return choose_task_goal(columns, task).state
+def _task_goal(columns: Columns | Mixture, data: DataConfig) -> dict[str, Array]:
+    # A mixture's first store, whose rows come first, is that of the robot that the policy acts on.
+    own = columns.sources[0].columns if isinstance(columns, Mixture) else columns
+    found = columns.observations(np.array([choose_task_goal(own, data.task).row]))
+    shown = {"state", *(data.goal_pictures or data.pictures)}
+    values = {key: value[0] for key, value in found.items() if key in shown}
+    return {key: (value.permute(1, 2, 0) if value.dim() == 3 else value).numpy().copy() for key, value in values.items()}
 
 
 def _sampler(data: DataConfig, columns: Columns | Mixture, initial_run: Path | None) -> Sampler:

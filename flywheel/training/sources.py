@@ -59,7 +59,7 @@ def _open(path: Path, data: DataConfig, pinned: Path, on_reading: Callable[[int,
         store,
         snapshot,
         on_reading,
-        arrays=data.arrays,
+        arrays=data.pictures,
         picture_budget=data.picture_budget,
         picture_pool=data.picture_pool,
     )

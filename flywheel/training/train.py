@@ -48,6 +48,7 @@ from flywheel.training.impersonation import impersonate
 from flywheel.training.lineage import remember_policy, remember_snapshot
 from flywheel.training.module import AlgorithmModule, Precision
 from flywheel.training.recipe import DataConfig, Recipe, check_successes, check_tasks, make_recipe
+from flywheel.training.sight import check_sight, layout
 from flywheel.training.sources import Source, join, open_sources, snapshot_file
 from flywheel.training.team import ALONE, Team, lead
 from flywheel.training.threads import choose_threads
@@ -166,7 +167,7 @@ def _run(config: TrainConfig, on_progress: Progress, on_reading: Progress) -> No
     with lead(config.output, config.updates, config.devices) as team:
         _fit(config, run, team, on_progress)
     configs.save(config, config.output / _CONFIG)  # with more updates than before, now that they are done
-    save_policy(config.output / POLICY_FILE, run.header, run.algorithm, run.recipe.goal_state)
+    save_policy(config.output / POLICY_FILE, run.header, run.algorithm, run.recipe.goal)
 
 
 def _prepare(config: TrainConfig, on_reading: Progress) -> _Prepared:
@@ -174,7 +175,8 @@ def _prepare(config: TrainConfig, on_reading: Progress) -> _Prepared:
     keep_freed_memory()
     sources = open_sources(config.store, config.data, config.output, on_reading)
     recorded, store = join(sources), sources[0].store
-    initial = _load_initial(config.initial, store, config.data.tasks) if config.initial else None
+    check_sight(config.data, store.schema, config.name)
+    initial = _load_initial(config.initial, store, config.data) if config.initial else None
     columns = _offered(config.data, recorded, store)
     recipe = make_recipe(config.data, algorithm_class(config.name), columns, initial, config.initial)
     if config.algorithm.tells_successes:
@@ -197,6 +199,7 @@ def _fit(config: TrainConfig, run: _Prepared, team: Team, on_progress: Progress)
         batch_size=config.data.batch_size,
         seed=config.seed,
         part=team.part,
+        augment=config.data.augment,
         compiled=config.compile,
         precision=config.precision,
     )
@@ -227,12 +230,16 @@ def _source(config: TrainConfig, run: _Prepared, team: Team) -> ChunkSource:
     )
 
 
-def _load_initial(path: Path, store: EpisodeStore, tasks: tuple[str, ...]) -> LearnedPolicy:
-    policy = LearnedPolicy.load(path)
-    if (policy.observation_spec, policy.action_spec) != (store.schema.observation, store.schema.action):
+def _load_initial(path: Path, store: EpisodeStore, data: DataConfig) -> LearnedPolicy:
+    policy, tasks = LearnedPolicy.load(path), data.tasks
+    if (policy.layout, policy.action_spec) != (layout(data, store.schema), store.schema.action):
         raise FlywheelError(
             f"The policy at {path} was trained on other observations or actions than {store.path} holds; start from one that "
             "was trained on this store, or from nothing."
+        )
+    if policy.header.hidden != tuple(sorted(data.hide)):
+        raise FlywheelError(
+            f"The policy at {path} does not see {', '.join(policy.header.hidden) or 'all'}; hide the same (--data.hide)."
         )
     if policy.header.tasks != tasks:
         raise FlywheelError(
@@ -280,11 +287,11 @@ def _header(
     recipe: Recipe,
 ) -> PolicyHeader:
     """The policy acts on the first store's robot, whatever else it learned from."""
-    schema = sources[0].store.schema
+    schema, data = sources[0].store.schema, config.data
     return PolicyHeader(
         algorithm=config.name,
         config=configs.to_dict(config.algorithm),
-        observation=schema.observation.to_json(),
+        observation=layout(data, schema).to_json(),
         action=schema.action.to_json(),
         goal_conditioned=recipe.goal_conditioned,
         snapshot=sources[0].snapshot.hash,
@@ -295,6 +302,10 @@ def _header(
         seed=config.seed,
         code_version=_code(config),
         mixture=_mixture(sources, columns) if isinstance(columns, Mixture) else None,
+        hidden=tuple(sorted(data.hide)),
+        pictures=tuple(sorted(data.pictures)),
+        goal_pictures=tuple(sorted(data.goal_pictures or data.pictures)) if recipe.goal_conditioned else (),
+        picture_encoding="jpeg" if data.pictures and schema.pictures == "jpeg" else None,
     )
 
 

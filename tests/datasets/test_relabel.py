@@ -57,7 +57,7 @@ def test_task_goal_is_task_reward_with_a_goal() -> None:
     goal = np.arange(5, dtype=np.float32)
     meaning = TaskGoal(goal)(table, every, np.random.default_rng(0))
     np.testing.assert_array_equal(meaning.discount, TaskReward()(table, every, np.random.default_rng(0)).discount)
-    assert meaning.goal_state is goal
+    assert meaning.goal is goal
     assert meaning.reward is None
 
 

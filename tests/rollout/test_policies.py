@@ -56,7 +56,7 @@ def test_a_policy_acts_with_one_thread_and_gives_the_others_back(env: Env, tmp_p
 
 def test_a_policy_for_another_task_is_refused(env: Env, tmp_path: Path) -> None:
     untrained(env, tmp_path / "policy.safetensors")
-    refused = pytest.raises(FlywheelError, match=r"other observations .*'cubeA_pos'")
+    refused = pytest.raises(FlywheelError, match=r"other observations .*'cube_pos'")
     with refused, open_policy(str(tmp_path), make_env("stack", "fake")):
         pass
 

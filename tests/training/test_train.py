@@ -281,7 +281,7 @@ def test_finetuning_starts_from_the_pretrained_networks(tmp_path: Path) -> None:
     settings = {"data": data, "initial": tmp_path / "pretrained", "updates": 1}
     tuned = train(config(tmp_path, "iql", output="tuned", **settings))
     assert tuned.header.parent == pretrained.checkpoint
-    assert tuned.goal_state is not None
+    assert tuned.goal is not None
     before, after = (policy.algorithm.state_dict()["actor.hidden.layers.0.weight"] for policy in (pretrained, tuned))
     assert 0 < float((after - before).abs().max()) < 1e-2
     assert torch.equal(tuned.algorithm.state_dict()["encoder.mean"], pretrained.algorithm.state_dict()["encoder.mean"])
