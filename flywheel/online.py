@@ -26,10 +26,9 @@ from flywheel.policy import LearnedPolicy
 from flywheel.report.learning import Line, learning_curve
 from flywheel.rollout.collect import CollectConfig, collect, episode_ids
 from flywheel.rollout.evaluate import EvaluateConfig, evaluate
-from flywheel.rollout.policies import check_goals, check_policy
+from flywheel.rollout.policies import check_goals, check_policy, env_for
 from flywheel.rollout.results import Evaluation
 from flywheel.rollout.rollout import EVALUATION_SEED, TaskName
-from flywheel.tasks.env import make_env
 from flywheel.training.train import TrainConfig, finished_updates, load_config, train
 
 Report = Callable[[int, int], None]
@@ -259,7 +258,7 @@ def _base(config: OnlineConfig) -> TrainConfig:
 def _check_acts(config: OnlineConfig) -> None:
     """Refuse a robot or a goal that the policy is not made for, or half a run, while the folder is still free for another try."""
     finished_updates(config.initial)
-    env = make_env(config.task, config.robot)
+    env = env_for(str(config.initial), config.task, config.robot)
     check_policy(str(config.initial), env)
     check_goals(str(config.initial), given=False, set_by_task=env.task.sets_goals)
 

@@ -26,6 +26,14 @@ class Scene:
     """The object observations that perception gives, by name, for example ``cube_pos``: (3,), metres."""
     seed: int = 0
     """The seed of the initial state."""
+    cameras: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """The simulated cameras that are to be observed, by name, with their pictures' (height, width) in pixels: each is an array
+    (height, width, 3) uint8 of the observation, RGB, the top row first. An arm of hardware has cameras of its own."""
+
+    @property
+    def pictures(self) -> dict[str, ArraySpec]:
+        """What its cameras add to an observation."""
+        return {name: ArraySpec((height, width, 3), "uint8") for name, (height, width) in self.cameras.items()}
 
     def with_seed(self, seed: int) -> Scene:
         """The same scene from another initial state."""

@@ -69,7 +69,7 @@ class FakeRobot(Robot):
     @property
     def observation_spec(self) -> ObservationSpec:
         """The same names as a simulated Panda's."""
-        return ObservationSpec({**_OWN, **self._scene.objects})
+        return ObservationSpec({**_OWN, **self._scene.objects, **self._scene.pictures})
 
     @property
     def action_spec(self) -> ActionSpec:
@@ -97,6 +97,7 @@ class FakeRobot(Robot):
         if not _due(self._faults.frozen_after, self._steps):
             self._measured = self._state()
         observation = {key: value.copy() for key, value in self._measured.items()}
+        observation |= {camera: self.render(*size) for camera, size in self._scene.cameras.items()}
         if _due(self._faults.nan_after, self._steps):
             observation["eef_pos"][:] = np.nan
         return observation

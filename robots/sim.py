@@ -33,6 +33,11 @@ _IN_HAND_FRAME = "_to_robot0_eef_"
 # The size of a robosuite object is drawn when the model is built, and the model is built once: a constant keeps it the same.
 _MODEL_SEED = 0
 
+# Its cameras by our names; not every world has all of them.
+_CAMERAS = {name: name for name in ("agentview", "frontview", "sideview", "birdview")} | {
+    name: f"robot0_{name}" for name in ("eye_in_hand", "robotview")
+}
+
 # robosuite's OSC_POSE: metres and radians per unit of action; the gripper's action is a direction without a unit.
 _SCALE = (0.05, 0.05, 0.05, 0.5, 0.5, 0.5, 1.0)
 
@@ -52,7 +57,12 @@ class SimRobot(Robot):
         self.name = f"sim:{arm}"
         self._arm, self._rate, self._scene = arm, control_rate, scene or Scene()
         self._env: Any = None
-        self._renderer: Any = None
+        self._renderers: dict[tuple[int, int], Any] = {}
+        for camera, size in self._scene.cameras.items():
+            if camera not in _CAMERAS or min(size) < 1:
+                raise FlywheelError(
+                    f"There is no camera '{camera}' of {size} pixels; there are {', '.join(_CAMERAS)}, of any size."
+                )
 
     @property
     def observation_spec(self) -> ObservationSpec:
@@ -66,7 +76,7 @@ class SimRobot(Robot):
             "gripper_qpos": ArraySpec((2,), unit="m"),
             "gripper_qvel": ArraySpec((2,), unit="m/s"),
         }
-        return ObservationSpec({**own, **self._scene.objects})
+        return ObservationSpec({**own, **self._scene.objects, **self._scene.pictures})
 
     @property
     def action_spec(self) -> ActionSpec:
@@ -81,15 +91,19 @@ class SimRobot(Robot):
     def connect(self) -> None:
         """Build the simulation, without a renderer."""
         if self._env is None:
-            self._env = _build(self._arm, self._scene.world or "Lift", self._rate, self._needed())
+            env = _build(self._arm, self._scene.world or "Lift", self._rate, self._needed())
+            for camera in self._scene.cameras:
+                if _CAMERAS[camera] not in env.sim.model.camera_names:
+                    raise FlywheelError(f"The world '{self._scene.world}' has no camera '{camera}'; choose another.")
+            self._env = env
 
     def disconnect(self) -> None:
         """Free the simulation and the renderer."""
-        if self._renderer is not None:
-            self._renderer.close()
+        for renderer in self._renderers.values():
+            renderer.close()
         if self._env is not None:
             self._env.close()
-        self._env = self._renderer = None
+        self._env, self._renderers = None, {}
 
     def reset(self, scene: Scene) -> None:
         """Draw the initial state from the scene's seed."""
@@ -106,7 +120,8 @@ class SimRobot(Robot):
         # A pose in the gripper's frame is made of what was observed before it: of this moment only in a second pass.
         for _ in range(2 if any(_IN_HAND_FRAME in key for key in self._scene.objects) else 1):
             env._update_observables(force=True)
-        return {key: np.asarray(env._observables[source].obs, np.float32) for key, source in self._sources().items()}
+        state = {key: np.asarray(env._observables[source].obs, np.float32) for key, source in self._sources().items()}
+        return state | {camera: self._draw(camera, *size) for camera, size in self._scene.cameras.items()}
 
     def act(self, action: Array) -> Array:
         """Simulate one control period with the action clipped to [-1, 1]."""
@@ -126,15 +141,19 @@ class SimRobot(Robot):
 
     def render(self, height: int, width: int) -> Array:
         """The scene from robosuite's agentview camera."""
+        return self._draw("agentview", height, width)
+
+    def _draw(self, camera: str, height: int, width: int) -> Array:
         env = self._connected()
-        if self._renderer is None or (self._renderer.height, self._renderer.width) != (height, width):
-            self._renderer = _renderer(env, height, width)
+        if (height, width) not in self._renderers:
+            self._renderers[height, width] = _renderer(env, height, width)
         import mujoco
 
-        options = mujoco.MjvOption()
+        renderer, options = self._renderers[height, width], mujoco.MjvOption()
         options.geomgroup[0] = 0  # collision geometry
-        self._renderer.update_scene(env.sim.data._data, "agentview", options)
-        picture: Array = self._renderer.render()
+        renderer.update_scene(env.sim.data._data, _CAMERAS[camera], options)
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0  # the floor's mirror draws everything twice
+        picture: Array = renderer.render()
         return picture
 
     def _needed(self) -> frozenset[str]:
@@ -142,7 +161,7 @@ class SimRobot(Robot):
 
     def _sources(self) -> dict[str, str]:
         objects = self._scene.objects
-        return {key: key if key in objects else f"robot0_{key}" for key in self.observation_spec.arrays}
+        return {key: key if key in objects else f"robot0_{key}" for key in self.observation_spec.state_keys}
 
     def _connected(self) -> Any:
         if self._env is None:

@@ -52,8 +52,10 @@ class ForeignTask(Task):
         """Our form of an observation of the simulation's."""
         return {"state": np.asarray(raw, np.float32)}
 
-    def robot(self, name: str) -> Robot:
-        """The simulation's own; raises `FlywheelError` for any other than ``sim``."""
+    def robot(self, name: str, cameras: Mapping[str, tuple[int, int]] | None = None) -> Robot:
+        """The simulation's own; raises `FlywheelError` for any other than ``sim``, and for cameras that it is to be given."""
+        if cameras:
+            raise FlywheelError(f"The task {self.name} shows what its benchmark shows, and takes no cameras; leave them out.")
         if name not in ("sim", self.simulation.name):
             raise FlywheelError(f"The task {self.name} brings its own robot and cannot use '{name}'; leave --robot out.")
         return self.simulation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from flywheel.core import registry
@@ -55,9 +56,9 @@ class Task(ABC):
         """The initial state of one attempt."""
         return Scene(self.world, self.objects, seed)
 
-    def robot(self, name: str) -> Robot:
-        """A robot by name in the task's scene; raises `FlywheelError` for one that there is not."""
-        return make_robot(name, self.scene(0))
+    def robot(self, name: str, cameras: Mapping[str, tuple[int, int]] | None = None) -> Robot:
+        """A robot by name in the task's scene, with cameras; raises `FlywheelError` for one that there is not."""
+        return make_robot(name, replace(self.scene(0), cameras=cameras or {}))
 
     def goal(self) -> Observation | None:
         """The goal of the attempt that was begun last, where the task sets goals."""

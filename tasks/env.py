@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import gymnasium
@@ -24,9 +25,10 @@ class Env(gymnasium.Env[dict[str, Array], Array]):
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (gymnasium's own declaration)
     render_mode = "rgb_array"
 
-    def __init__(self, task: Task, robot: Robot) -> None:
-        """Join a task and a robot; the robot is connected at the first reset."""
+    def __init__(self, task: Task, robot: Robot, cameras: Mapping[str, tuple[int, int]] | None = None) -> None:
+        """Join a task and a robot, which has these cameras; the robot is connected at the first reset."""
         self.task, self.robot = task, robot
+        self._cameras = dict(cameras or {})
         action = robot.action_spec
         self.action_space = spaces.Box(*action.bounds, dtype=np.float32)
         self.observation_space: Any = spaces.Dict({key: _box(spec) for key, spec in robot.observation_spec.arrays.items()})
@@ -36,7 +38,9 @@ class Env(gymnasium.Env[dict[str, Array], Array]):
     @property
     def config(self) -> dict[str, Any]:
         """What `make_env` needs to build this environment again."""
-        return {"task_name": self.task.name, "robot_name": self.robot.name, "safe": isinstance(self.robot, SafeRobot)}
+        cameras = {name: list(size) for name, size in self._cameras.items()}
+        made = {"task_name": self.task.name, "robot_name": self.robot.name, "safe": isinstance(self.robot, SafeRobot)}
+        return made | ({"cameras": cameras} if cameras else {})
 
     @property
     def safety_events(self) -> list[SafetyEvent]:
@@ -77,11 +81,17 @@ class Env(gymnasium.Env[dict[str, Array], Array]):
         return self
 
 
-def make_env(task_name: str, robot_name: str = "sim", *, safe: bool = False) -> Env:
-    """The environment of a task and a robot by name; `safe` puts the safety layer between them."""
+def make_env(
+    task_name: str, robot_name: str = "sim", *, safe: bool = False, cameras: Mapping[str, Sequence[int]] | None = None
+) -> Env:
+    """The environment of a task and a robot by name, with simulated cameras by name and (height, width).
+
+    `safe` puts the safety layer between them.
+    """
     task = make_task(task_name)
-    robot = task.robot(robot_name)
-    return Env(task, SafeRobot(robot) if safe else robot)
+    sizes = {name: (int(height), int(width)) for name, (height, width) in (cameras or {}).items()}
+    robot = task.robot(robot_name, sizes)
+    return Env(task, SafeRobot(robot) if safe else robot, sizes)
 
 
 def _box(spec: ArraySpec) -> spaces.Box:

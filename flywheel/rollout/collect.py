@@ -12,10 +12,10 @@ from flywheel.core.episode import EpisodeMetadata
 from flywheel.core.errors import FlywheelError
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.store import EpisodeStore
-from flywheel.rollout.policies import check_policy, open_policy, policy_name
+from flywheel.rollout.policies import check_policy, env_for, open_policy, policy_name
 from flywheel.rollout.rollout import EVALUATION_SEED, TaskName, deterministic_id, rollout
 from flywheel.rollout.workers import run_job
-from flywheel.tasks.env import make_env
+from flywheel.tasks.env import Env
 
 Progress = Callable[[int, int], None]
 
@@ -46,6 +46,20 @@ class CollectConfig:
     """Act through the safety layer."""
     explore: bool = False
     """Sample a trained policy's actions in place of its best ones."""
+    cameras: tuple[str, ...] = ()
+    """Simulated cameras to record, by name: agentview, frontview, sideview, birdview, eye_in_hand; those that a policy sees are
+    recorded anyway."""
+    picture_size: int = 84
+    """The height and width of their pictures, in pixels."""
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """The cameras that are asked for, with their (height, width)."""
+        return dict.fromkeys(self.cameras, (self.picture_size, self.picture_size))
+
+    def env(self) -> Env:
+        """Where the policy acts; raises `FlywheelError` where it cannot."""
+        return env_for(self.policy, self.task, self.robot, safe=self.safe, cameras=self.sizes)
 
 
 @dataclass(frozen=True)
@@ -76,7 +90,7 @@ def collect(config: CollectConfig, on_progress: Progress = lambda done, total: N
     counted by `on_progress` is in the store by then.
     """
     _check(config)
-    check_policy(config.policy, make_env(config.task, config.robot))
+    check_policy(config.policy, config.env())
     store = _open_store(config)
     ids = episode_ids(config)
     stored = {row.episode_id for row in store.rows(deleted=True)}  # what was deleted is not made again
@@ -109,7 +123,7 @@ class CollectJob:
         """Yields the function that runs and stores the episode of a seed: its metadata and its number of actions."""
         config = self.config
         with (
-            make_env(config.task, config.robot, safe=config.safe) as env,
+            config.env() as env,
             open_policy(config.policy, env, explore=config.explore) as policy,
             _open_store(config).writer() as writer,
         ):
@@ -136,10 +150,19 @@ def _check(config: CollectConfig) -> None:
 
 
 def _open_store(config: CollectConfig) -> EpisodeStore:
-    robot = make_env(config.task, config.robot).robot
+    robot = config.env().robot
     name = config.dataset or dataset_name(config.robot, config.task)
     return EpisodeStore.create(config.store, name, Schema(robot.observation_spec, robot.action_spec))
 
 
 def _id(config: CollectConfig, policy: str, seed: int) -> str:
-    return deterministic_id(config.experiment, config.task, config.robot, policy, seed, safe=config.safe, explore=config.explore)
+    return deterministic_id(
+        config.experiment,
+        config.task,
+        config.robot,
+        policy,
+        seed,
+        safe=config.safe,
+        explore=config.explore,
+        cameras=config.sizes,
+    )

@@ -15,11 +15,11 @@ from flywheel.core.specs import Array
 from flywheel.report.videos import write_video
 from flywheel.rollout.evaluation_folder import LOG, claim, load_evaluation, log_line, read_log, save_evaluation, write_json
 from flywheel.rollout.goals import Goals
-from flywheel.rollout.policies import check_goals, check_policy, open_policy, policy_name
+from flywheel.rollout.policies import check_goals, check_policy, env_for, open_policy, policy_name
 from flywheel.rollout.results import EpisodeResult, Evaluation, compare
 from flywheel.rollout.rollout import EVALUATION_SEED, LARGEST_SEED, TaskName, rollout
 from flywheel.rollout.workers import run_job
-from flywheel.tasks.env import Env, make_env
+from flywheel.tasks.env import Env
 
 Progress = Callable[[int, int], None]
 
@@ -77,7 +77,7 @@ def evaluate(config: EvaluateConfig, on_progress: Progress = lambda done, total:
         raise FlywheelError("An evaluation needs at least one process, and films no fewer than 0 videos.")
     if config.versus is not None:
         load_evaluation(config.versus)
-    env = make_env(config.task, config.robot)
+    env = env_for(config.policy, config.task, config.robot)
     check_policy(config.policy, env)
     check_goals(config.policy, given=config.goals is not None, set_by_task=env.task.sets_goals)
     folder, identity = config.output, _identity(config)
@@ -113,7 +113,10 @@ class EvaluateJob:
         config = self.config
         goals = None if config.goals is None else Goals.load(config.goals)
         index = {seed: number for number, seed in enumerate(config.seeds)}
-        with make_env(config.task, config.robot, safe=config.safe) as env, open_policy(config.policy, env) as policy:
+        with (
+            env_for(config.policy, config.task, config.robot, safe=config.safe) as env,
+            open_policy(config.policy, env) as policy,
+        ):
 
             def work(seed: int) -> EpisodeResult:
                 goal = None if goals is None else goals.at(index[seed])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 from flywheel.core.errors import FlywheelError
 from flywheel.core.policy import Policy
 from flywheel.core.specs import ActionSpec, Array, Observation, ObservationSpec
-from flywheel.tasks.env import Env
+from flywheel.tasks.env import Env, make_env
 
 SCRIPTED = ("expert", "random")
 
@@ -80,6 +80,34 @@ def check_policy(source: str, env: Env) -> None:
     """Raise as `open_policy` does, before anything is written or started."""
     with open_policy(source, env):
         return
+
+
+def env_for(
+    source: str, task: str, robot: str, *, safe: bool = False, cameras: Mapping[str, tuple[int, int]] | None = None
+) -> Env:
+    """The environment for a policy: with the cameras that it sees beside those that are asked for.
+
+    Raises `FlywheelError` for a camera that is asked for in another size than the policy sees.
+    """
+    env, asked = make_env(task, robot, safe=safe, cameras=cameras), dict(cameras or {})
+    seen = {key: size for key, size in _pictures(source).items() if key not in env.robot.observation_spec.arrays or key in asked}
+    for name, size in seen.items():
+        if asked.get(name, size) != size:
+            raise FlywheelError(
+                f"The policy {source} sees the camera '{name}' in {size} pixels, not {asked[name]}; ask for that."
+            )
+    return make_env(task, robot, safe=safe, cameras=asked | seen) if seen else env
+
+
+def _pictures(source: str) -> dict[str, tuple[int, int]]:
+    """The (height, width) of the pictures that a policy sees."""
+    if source in SCRIPTED:
+        return {}
+    from flywheel.policy import LearnedPolicy
+
+    policy = LearnedPolicy.load(_existing(source))
+    shapes = {key: policy.observation_spec.arrays[key].shape for key in policy.header.pictures}
+    return {key: (height, width) for key, (height, width, _) in shapes.items()}
 
 
 def _existing(source: str) -> Path:

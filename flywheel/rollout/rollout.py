@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -75,10 +76,19 @@ def rollout(
 
 
 def deterministic_id(
-    experiment: str, task: str, robot: str, policy: str, seed: int, *, safe: bool = False, explore: bool = False
+    experiment: str,
+    task: str,
+    robot: str,
+    policy: str,
+    seed: int,
+    *,
+    safe: bool = False,
+    explore: bool = False,
+    cameras: Mapping[str, tuple[int, int]] | None = None,
 ) -> str:
     """The id of the episode that these give: the same again after an interruption, so that it is stored once."""
-    changed = {name: True for name, value in (("safe", safe), ("explore", explore)) if value}  # ids from before they counted stay
+    told = {"safe": safe, "explore": explore, "cameras": cameras}
+    changed = {name: value for name, value in told.items() if value}  # ids from before they counted stay
     return json_hash({"experiment": experiment, "task": task, "robot": robot, "policy": policy, "seed": seed, **changed})
 
 

@@ -103,7 +103,7 @@ def test_an_array_that_is_asked_for_is_in_the_columns(tmp_path: Path) -> None:
     for keys in (["camera"], ["x"]):
         with pytest.raises(FlywheelError, match=r"no observation array \['(camera|x)'\] beside the state; it has \['stamp'\]"):
             Columns.open(store, store.snapshot(), arrays=keys)
-    with pytest.raises(FlywheelError, match="no camera .stamp."):
+    with pytest.raises(FlywheelError, match=r"no camera .stamp."):
         train(_config(store.path, tmp_path / "run", DataConfig(batch_size=8, pictures=("stamp",)), updates=20))
 
 
