@@ -1,0 +1,171 @@
+"""What every algorithm promises where it sees pictures: who trains the encoder, and what the actions depend on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from flywheel.algorithms.base import Algorithm, Sizes
+from flywheel.core import registry
+from flywheel.core.batch import Batch
+from flywheel.core.errors import FlywheelError
+from flywheel.networks.pictures import PictureConfig
+from tests.algorithms.batches import ACTION_DIM, STATE_DIM, optimizer_of, random_batch, update
+
+NAMES = registry.names("algorithms")
+IMITATORS = ("bc", "gcbc")
+WITHOUT_ACTOR = ("discrete_cql", "qt_opt")
+APART = ("crl", "hiql")
+"""They look at goals by themselves."""
+SHAPE = (36, 36, 3)
+OBSERVATIONS = ("observation", "next_observation", "goal", "actor_goal", "low_actor_goal", "high_actor_target")
+
+
+def pictures(seed: int, rows: int = 16) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (rows, *SHAPE), generator=generator, dtype=torch.uint8).permute(0, 3, 1, 2)
+
+
+def batch_of_pictures(seed: int) -> Batch:
+    batch = random_batch(seed)
+    shown = {
+        name: {**getattr(batch, name), "wrist": pictures(10 * seed + k), "front": pictures(1000 + 10 * seed + k)}
+        for k, name in enumerate(OBSERVATIONS)
+    }
+    return dataclasses.replace(batch, **shown)
+
+
+def make(
+    name: str, goal_pictures: tuple[str, ...] = ("front",), seen: tuple[int, ...] | None = (0, 2), **encoder: object
+) -> Algorithm:
+    torch.manual_seed(0)
+    cls = registry.load("algorithms", name, Algorithm)
+    default = cls.Config().encoder
+    settings = {"network": "nature", "features": 6, **encoder}
+    config = cls.Config(hidden=(16, 12), encoder=dataclasses.replace(default, **settings))
+    sizes = Sizes(
+        STATE_DIM, ACTION_DIM, True, seen=(0, 2), pictures={"wrist": SHAPE, "front": SHAPE}, goal_pictures=goal_pictures
+    )
+    return cls(config, sizes)
+
+
+def trains(algorithm: Algorithm, loss: str) -> set[str]:
+    """The encoders that a loss leaves gradients on."""
+    algorithm.zero_grad(set_to_none=True)
+    torch.manual_seed(1)
+    algorithm.losses(batch_of_pictures(0))[loss].backward()
+    touched = {name for name, p in algorithm.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    heads = {name.partition(".")[0] for name in touched}
+    assert heads - {"encoder", "actor_encoder", f"log_{loss}"} <= {loss}
+    return heads & {"encoder", "actor_encoder"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_encoder_is_trained_by_all_losses(name: str) -> None:
+    algorithm = make(name)
+    for loss in algorithm.losses(batch_of_pictures(0)):
+        expected = set() if loss in ("temperature", "multiplier") else {"encoder"}
+        assert trains(algorithm, loss) == expected, loss
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in IMITATORS])
+def test_a_detached_actor_leaves_the_encoder_alone(name: str) -> None:
+    algorithm = make(name, actor="detached")
+    for loss in algorithm.losses(batch_of_pictures(0)):
+        expected = set() if loss in ("temperature", "multiplier", "actor", "high_actor") else {"encoder"}
+        assert trains(algorithm, loss) == expected, loss
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*IMITATORS, "hiql")])
+def test_an_actor_may_have_an_encoder_of_its_own(name: str) -> None:
+    algorithm = make(name, actor="separate")
+    for loss in algorithm.losses(batch_of_pictures(0)):
+        expected = {"actor": {"actor_encoder"}, "temperature": set(), "multiplier": set()}.get(loss, {"encoder"})
+        assert trains(algorithm, loss) == expected, loss
+    if name in WITHOUT_ACTOR:
+        return
+    before = algorithm.act(batch_of_pictures(0).observation, batch_of_pictures(0).goal, True)
+    with torch.no_grad():
+        for parameter in algorithm.actor_encoder.parameters():
+            parameter.add_(0.1)
+    assert not torch.equal(before, algorithm.act(batch_of_pictures(0).observation, batch_of_pictures(0).goal, True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_is_learned_once_and_updates_change_the_encoder(name: str) -> None:
+    algorithm = make(name)
+    grouped = [p for group in algorithm.parameter_groups() for p in group["params"]]
+    assert len({id(p) for p in grouped}) == len(grouped)
+    assert {id(p) for p in grouped} == {id(p) for p in algorithm.parameters() if p.requires_grad}
+    before = {key: p.clone() for key, p in algorithm.encoder.named_parameters()}
+    optimizer = optimizer_of(algorithm)
+    for number in range(2):
+        losses = update(algorithm, optimizer, batch_of_pictures(number))
+        assert all(torch.isfinite(loss) for loss in losses.values())
+    assert all(not torch.equal(before[key], p) for key, p in algorithm.encoder.named_parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_actions_depend_on_the_picture_and_the_goals_but_not_on_what_is_hidden(name: str) -> None:
+    algorithm = make(name).eval()
+    for number in range(3):
+        update(algorithm, optimizer_of(algorithm), batch_of_pictures(number))
+    batch = batch_of_pictures(5)
+
+    def act(observation: dict[str, Tensor], goal: dict[str, Tensor]) -> Tensor:
+        with torch.inference_mode():
+            return (
+                algorithm.critic(algorithm.encoder(observation, goal))
+                if name == "discrete_cql"
+                else algorithm.act(observation, goal, True)
+            )
+
+    own = act(batch.observation, batch.goal)
+    assert torch.equal(own, act(batch.observation, batch.goal))
+    assert not torch.equal(own, act({**batch.observation, "wrist": pictures(77)}, batch.goal))
+    assert not torch.equal(own, act(batch.observation, {**batch.goal, "front": pictures(78)}))
+    assert torch.equal(own, act(batch.observation, {"front": batch.goal["front"]}))  # the goal is one picture, no more
+    hidden = batch.observation["state"].clone()
+    hidden[:, [1, 3, 4]] += 1.0
+    assert torch.equal(own, act({**batch.observation, "state": hidden}, batch.goal))
+    hidden[:, 2] += 1.0
+    assert not torch.equal(own, act({**batch.observation, "state": hidden}, batch.goal))
+
+
+@pytest.mark.parametrize("goal", ["early", "shared", "separate"])
+@pytest.mark.parametrize("film", [False, True])
+def test_every_way_of_seeing_goals_learns(goal: str, film: bool) -> None:
+    algorithm = make("gciql", goal=goal, film=film, goal_pictures=("front", "wrist"))
+    update(algorithm, optimizer_of(algorithm), batch_of_pictures(0))
+    assert all(p.grad is not None for p in algorithm.encoder.parameters())
+    assert algorithm.encoder.goal_dim == (0 if goal == "early" else 12)
+
+
+@pytest.mark.parametrize("name", APART)
+def test_those_that_look_at_goals_by_themselves_say_so(name: str) -> None:
+    with pytest.raises(FlywheelError, match=r"set encoder\.goal to 'shared' or 'separate'"):
+        make(name, goal="early")
+
+
+@pytest.mark.parametrize("name", IMITATORS)
+def test_those_without_a_value_have_nothing_to_detach_from(name: str) -> None:
+    with pytest.raises(FlywheelError, match="learns its actor alone"):
+        make(name, actor="detached")
+
+
+def test_a_camera_that_is_missing_is_named() -> None:
+    algorithm, batch = make("bc"), batch_of_pictures(0)
+    with pytest.raises(FlywheelError, match="looks at the camera 'wrist'"):
+        algorithm.act({"state": batch.observation["state"], "front": pictures(1)}, batch.goal, True)
+    with pytest.raises(FlywheelError, match="no camera shows the goal".capitalize()):
+        make("bc", goal_pictures=())
+
+
+def test_a_policy_without_any_state_acts() -> None:
+    torch.manual_seed(0)
+    cls = registry.load("algorithms", "iql", Algorithm)
+    algorithm = cls(cls.Config(hidden=(8,), encoder=PictureConfig(features=4)), Sizes(0, ACTION_DIM, pictures={"front": SHAPE}))
+    assert algorithm.act({"state": torch.zeros(16, 0), "front": pictures(0)}, None, True).shape == (16, ACTION_DIM)
