@@ -134,10 +134,17 @@ class LearnedPolicy:
 
         Raises `SpecError` for an observation of another shape, and `FlywheelError` where a goal or a task is needed and missing.
         """
-        checked = _validated(self.observation_spec, observation)
-        seen = self._state(checked) | self._pictures(checked, self.header.pictures) | self._task
+        seen = self.see(observation) | self._task
         action = self.algorithm.act(seen, self._goal(goal), self.deterministic)[0].numpy()[: self.action_spec.dim]
         return self.action_spec.denormalize(action)
+
+    def see(self, observation: Observation) -> dict[str, torch.Tensor]:
+        """An observation as training saw it, bit for bit: ``state`` (1, D), and pictures (1, C, H, W) uint8.
+
+        Raises `SpecError` for one of another shape; what the policy does not see is not looked at.
+        """
+        checked = _validated(self.observation_spec, observation)
+        return self._state(checked) | self._pictures(checked, self.header.pictures)
 
     def _state(self, checked: Observation) -> dict[str, torch.Tensor]:
         unseen = {key: np.zeros(self.layout.arrays[key].shape, np.float32) for key in self.header.hidden}

@@ -173,9 +173,9 @@ def _run(config: TrainConfig, on_progress: Progress, on_reading: Progress) -> No
 def _prepare(config: TrainConfig, on_reading: Progress) -> _Prepared:
     choose_matmul_precision()
     keep_freed_memory()
+    check_sight(config.data, EpisodeStore.open(config.store).schema, config.name)
     sources = open_sources(config.store, config.data, config.output, on_reading)
     recorded, store = join(sources), sources[0].store
-    check_sight(config.data, store.schema, config.name)
     initial = _load_initial(config.initial, store, config.data) if config.initial else None
     columns = _offered(config.data, recorded, store)
     recipe = make_recipe(config.data, algorithm_class(config.name), columns, initial, config.initial)
