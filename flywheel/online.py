@@ -260,7 +260,7 @@ def _check_acts(config: OnlineConfig) -> None:
     finished_updates(config.initial)
     env = env_for(str(config.initial), config.task, config.robot)
     check_policy(str(config.initial), env)
-    check_goals(str(config.initial), given=False, set_by_task=env.task.sets_goals)
+    check_goals(str(config.initial), goals=None, set_by_task=env.task.sets_goals)
 
 
 def _claim(config: OnlineConfig) -> None:

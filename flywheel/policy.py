@@ -165,10 +165,15 @@ class LearnedPolicy:
         pictures = {key: _as_batch(self.goal[key]) for key in self.header.goal_pictures}
         return {"state": torch.from_numpy(self.goal["state"])[None], **pictures}
 
+    @property
+    def goal_spec(self) -> ObservationSpec:
+        """What a goal has to show: some pictures, or the state."""
+        shown = self.header.goal_pictures or self.observation_spec.state_keys
+        return ObservationSpec({key: self.observation_spec.arrays[key] for key in shown})
+
     def _goal_given(self, goal: Observation) -> dict[str, torch.Tensor]:
-        shown = self.header.goal_pictures or tuple(self.observation_spec.state_keys)
-        checked = _validated(ObservationSpec({key: self.observation_spec.arrays[key] for key in shown}), goal)
-        return self._pictures(checked, shown) if self.header.goal_pictures else self._state(checked)
+        checked, shown = _validated(self.goal_spec, goal), self.header.goal_pictures
+        return self._pictures(checked, shown) if shown else self._state(checked)
 
     def _pictures(self, checked: Observation, keys: tuple[str, ...]) -> dict[str, torch.Tensor]:
         """As training saw them: what a store keeps as JPEG goes through JPEG here, too."""

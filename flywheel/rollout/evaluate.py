@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ from flywheel.core.episode import Episode
 from flywheel.core.errors import FlywheelError
 from flywheel.core.policy import Policy
 from flywheel.core.specs import Array
+from flywheel.datasets.store import EpisodeStore
 from flywheel.report.videos import write_video
 from flywheel.rollout.evaluation_folder import LOG, claim, load_evaluation, log_line, read_log, save_evaluation, write_json
-from flywheel.rollout.goals import Goals
-from flywheel.rollout.policies import check_goals, check_policy, env_for, open_policy, policy_name
+from flywheel.rollout.goals import Goals, as_json
+from flywheel.rollout.policies import check_goals, check_policy, env_for, goal_camera, open_policy, policy_name
 from flywheel.rollout.results import EpisodeResult, Evaluation, compare
 from flywheel.rollout.rollout import EVALUATION_SEED, LARGEST_SEED, TaskName, rollout
 from flywheel.rollout.workers import run_job
@@ -43,12 +46,20 @@ class EvaluateConfig:
     goals: Path | None = None
     """An npz file of goal observations, every array (n, ...); episode i aims at goal i modulo n. An array ``seed`` in it,
     as in an evaluation's ends.npz, says from which initial state each goal is known to be reachable: episode i starts there."""
+    goal_image: tuple[Path, ...] = ()
+    """Pictures of what to reach, in place of `goals`: files, or folders of examples; episode i aims at number i modulo n."""
+    goal_episode: str = ""
+    """An episode whose picture is to be reached, in place of `goals`: STORE:ID for its end, or STORE:ID:STEP."""
     processes: int = 4
     """How many episodes run at once."""
     safe: bool = False
     """Act through the safety layer."""
     videos: int = 0
     """How many of the first episodes are filmed."""
+    cameras: tuple[str, ...] = ()
+    """Simulated cameras to observe beside those that the policy sees, so that `keep_ends` keeps their pictures, too."""
+    picture_size: int = 84
+    """The height and width of their pictures, in pixels."""
     keep_ends: bool = False
     """Write ends.npz: the last observations of the successful episodes, and their seeds, as goals for others to reach."""
     versus: Path | None = None
@@ -57,12 +68,28 @@ class EvaluateConfig:
     @property
     def seeds(self) -> Sequence[int]:
         """The initial states, in order; raises `FlywheelError` where there are fewer goals with seeds than episodes."""
-        seeds = None if self.goals is None else Goals.load(self.goals).seeds
+        seeds = None if (goals := self.wanted) is None else goals.seeds
         if seeds is None:
             return range(self.first_seed, self.first_seed + self.episodes)
         if len(seeds) < self.episodes:
             raise FlywheelError(f"{self.goals} holds {len(seeds)} goals with seeds; ask for that many episodes.")
         return seeds[: self.episodes]
+
+    @cached_property
+    def wanted(self) -> Goals | None:
+        """The goals to reach; raises `FlywheelError` where they are given in several ways, or cannot be read."""
+        if sum(map(bool, (self.goals, self.goal_image, self.goal_episode))) > 1:
+            raise FlywheelError("goals, goal-image and goal-episode each say what to reach; give one of them.")
+        if self.goal_image:
+            return Goals.of_images(self.goal_image, goal_camera(self.policy))
+        if self.goal_episode:
+            return _frame(self.goal_episode)
+        return None if self.goals is None else Goals.load(self.goals)
+
+    def env(self) -> Env:
+        """Where the policy acts; raises `FlywheelError` where it cannot."""
+        cameras = dict.fromkeys(self.cameras, (self.picture_size, self.picture_size))
+        return env_for(self.policy, self.task, self.robot, safe=self.safe, cameras=cameras)
 
 
 def evaluate(config: EvaluateConfig, on_progress: Progress = lambda done, total: None) -> Evaluation:
@@ -77,9 +104,9 @@ def evaluate(config: EvaluateConfig, on_progress: Progress = lambda done, total:
         raise FlywheelError("An evaluation needs at least one process, and films no fewer than 0 videos.")
     if config.versus is not None:
         load_evaluation(config.versus)
-    env = env_for(config.policy, config.task, config.robot)
+    env = config.env()
     check_policy(config.policy, env)
-    check_goals(config.policy, given=config.goals is not None, set_by_task=env.task.sets_goals)
+    check_goals(config.policy, goals=config.wanted, set_by_task=env.task.sets_goals)
     folder, identity = config.output, _identity(config)
     claim(folder, identity)
     found = {result.seed: result for result in read_log(folder) if result.seed in seeds}
@@ -111,10 +138,10 @@ class EvaluateJob:
     def open(self) -> Iterator[Callable[[int], EpisodeResult]]:
         """Yields the function that runs the episode of a seed."""
         config = self.config
-        goals = None if config.goals is None else Goals.load(config.goals)
+        goals = config.wanted
         index = {seed: number for number, seed in enumerate(config.seeds)}
         with (
-            env_for(config.policy, config.task, config.robot, safe=config.safe) as env,
+            config.env() as env,
             open_policy(config.policy, env) as policy,
         ):
 
@@ -144,7 +171,7 @@ def _filmed(config: EvaluateConfig, env: Env, policy: Policy, seed: int, goal: d
 def _result(config: EvaluateConfig, episode: Episode) -> EpisodeResult:
     about = episode.metadata
     kept = config.keep_ends and about.success
-    end = {key: value[-1].tolist() for key, value in episode.observation.items()} if kept else None
+    end = {key: as_json(value[-1]) for key, value in episode.observation.items()} if kept else None
     return EpisodeResult(about.seed, about.success, episode.transitions, episode.episode_return, about.agent_id, end=end)
 
 
@@ -165,11 +192,20 @@ def _keep_ends(path: Path, evaluation: Evaluation) -> None:
 
 
 def _identity(config: EvaluateConfig) -> dict[str, Any]:
-    goals = "" if config.goals is None else Goals.load(config.goals).hash
-    return {
+    identity = {
         "task": config.task,
         "robot": config.robot,
         "policy": policy_name(config.policy),
         "safe": config.safe,
-        "goals": goals,
+        "goals": "" if config.wanted is None else config.wanted.hash,
     }
+    return identity | ({"cameras": list(config.cameras), "picture_size": config.picture_size} if config.cameras else {})
+
+
+def _frame(place: str) -> Goals:
+    """The goal that ``STORE:ID`` or ``STORE:ID:STEP`` names."""
+    store, _, rest = place.partition(":")
+    episode, _, step = rest.partition(":")
+    if not episode or not re.fullmatch(r"-?\d*", step):
+        raise FlywheelError(f"'{place}' names no episode's picture; write STORE:ID or STORE:ID:STEP.")
+    return Goals.of_frame(EpisodeStore.open(Path(store)).read(episode), int(step or -1))

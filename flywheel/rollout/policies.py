@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flywheel.core.errors import FlywheelError
 from flywheel.core.policy import Policy
 from flywheel.core.specs import ActionSpec, Array, Observation, ObservationSpec
+from flywheel.rollout.goals import Goals
 from flywheel.tasks.env import Env, make_env
+
+if TYPE_CHECKING:  # it imports torch
+    from flywheel.policy import LearnedPolicy
 
 SCRIPTED = ("expert", "random")
 
@@ -137,14 +142,37 @@ def _check_actions(policy: dict[str, object], robot: dict[str, object], source: 
         )
 
 
-def check_goals(source: str, *, given: bool, set_by_task: bool) -> None:
-    """Raises `FlywheelError` for a policy that needs goals and has none, or is given some and takes none."""
+def goal_camera(source: str) -> str:
+    """The one camera that shows a policy its goals; raises `FlywheelError` where there is none, or several."""
+    from flywheel.policy import LearnedPolicy
+
+    shown = () if source in SCRIPTED else LearnedPolicy.load(_existing(source)).header.goal_pictures
+    if len(shown) != 1:
+        by = f"by the cameras {', '.join(shown)}" if shown else "by no camera"
+        raise FlywheelError(
+            f"The policy {source} is shown its goals {by}, not by one; give --goals FILE, an npz with all of them."
+        )
+    return shown[0]
+
+
+def check_goals(source: str, *, goals: Goals | None, set_by_task: bool) -> None:
+    """Raises `FlywheelError` for a policy that needs goals and has none, is given some and takes none, or cannot see these."""
     if source in SCRIPTED:
         return
     from flywheel.policy import LearnedPolicy
 
     policy = LearnedPolicy.load(_existing(source))
-    if given and not policy.header.goal_conditioned:
+    if goals is not None and not policy.header.goal_conditioned:
         raise FlywheelError(f"The policy {source} takes no goals; leave --goals out.")
-    if not (given or set_by_task) and policy.header.goal_conditioned and policy.goal is None:
+    if goals is not None:
+        _check_goal(policy, goals.at(0), source)
+    if not (goals or set_by_task) and policy.header.goal_conditioned and policy.goal is None:
         raise FlywheelError(f"The policy {source} reaches goals and was given none; pass goal observations (--goals FILE).")
+
+
+def _check_goal(policy: LearnedPolicy, goal: Observation, source: str) -> None:
+    for key, spec in policy.goal_spec.arrays.items():
+        shape = goal[key].shape if key in goal else None
+        if shape != spec.shape:
+            given = f"is {shape} in the goals" if shape else "is missing in the goals"
+            raise FlywheelError(f"'{key}' {given}, and the policy {source} sees it as {spec.shape}; give goals of that.")
