@@ -123,12 +123,19 @@ def _decode_array(features: Mapping[str, memoryview], name: str, spec: ArraySpec
     if kind == "raw":
         return _from_raw(_counted(example.views(feature), steps, name), spec, name)
     if kind in ("png", "jpeg"):
-        return decode_many(_counted(example.strings(feature), steps, name), spec.shape)
+        return _decode_pictures(_counted(example.strings(feature), steps, name), spec, name)
     flat = example.floats(feature) if kind == "floats" else example.integers(feature)
     count = len(flat) // spec.size if steps is None else steps
     if len(flat) != count * spec.size or not count:
         raise DamagedError(f"{name} has {len(flat)} numbers, not {count} times {spec.size}.")
     return flat.astype(spec.dtype, copy=False).reshape(count, *spec.shape)
+
+
+def _decode_pictures(items: Sequence[bytes], spec: ArraySpec, name: str) -> Array:
+    try:
+        return decode_many(items, spec.shape)
+    except DamagedError as error:
+        raise DamagedError(f"{name}: {error}") from None
 
 
 def _from_raw(items: Sequence[memoryview], spec: ArraySpec, name: str) -> Array:

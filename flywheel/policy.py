@@ -23,6 +23,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
 from flywheel.core.lineage import content_hash
 from flywheel.core.specs import ActionSpec, Array, ArraySpec, Observation, ObservationSpec
+from flywheel.datasets.colors import check_colors
 from flywheel.datasets.pictures import Encoding, as_stored
 from flywheel.networks.pictures import Shape
 
@@ -31,6 +32,8 @@ _HEADER = "flywheel"
 _FORMAT = 1
 _GOAL = "goal."
 """What the names of a built-in goal's arrays begin with."""
+_USUAL = "usual."
+"""The same of what its cameras usually show."""
 
 
 class MixtureHeader(TypedDict):
@@ -77,7 +80,12 @@ class LearnedPolicy:
     """Acts with a trained algorithm, one observation at a time, on the CPU; satisfies `core.policy.Policy`."""
 
     def __init__(
-        self, header: PolicyHeader, algorithm: Algorithm, checkpoint: str, goal: Mapping[str, Array] | None = None
+        self,
+        header: PolicyHeader,
+        algorithm: Algorithm,
+        checkpoint: str,
+        goal: Mapping[str, Array] | None = None,
+        usual: Mapping[str, Array] | None = None,
     ) -> None:
         self.header = header
         self.algorithm = algorithm.eval()
@@ -90,6 +98,7 @@ class LearnedPolicy:
         self.action_spec = ActionSpec.from_json(header.action)
         self.goal = goal
         """The built-in goal, ``state`` (D,) and pictures (H, W, C); a goal given to `act` goes before it."""
+        self._usual, self._is_first = usual or {}, True
         self.deterministic = True
         """Set to False to sample actions, as exploration while collecting."""
         self._task: dict[str, torch.Tensor] = {}
@@ -105,13 +114,13 @@ class LearnedPolicy:
         try:
             tensors = load(data)
             header = _read_header(data)
-            goal = {key.removeprefix(_GOAL): tensors.pop(key).numpy() for key in list(tensors) if key.startswith(_GOAL)}
+            goal, usual = (_taken(tensors, prefix) for prefix in (_GOAL, _USUAL))
             algorithm = build_algorithm(header)
             algorithm.load_state_dict(tensors)
         except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             why = str(error).splitlines()[0].rstrip(":")
             raise FlywheelError(f"{file} is not a readable policy file ({why}); copy or train it again.") from None
-        return cls(header, algorithm, content_hash(data), goal or None)
+        return cls(header, algorithm, content_hash(data), goal or None, usual)
 
     def choose_task(self, task: str) -> None:
         """Act for this task from now on, where the policy tells several apart; raises `FlywheelError` for an unknown one."""
@@ -126,6 +135,7 @@ class LearnedPolicy:
 
     def reset(self, seed: int) -> None:
         """Seed the sampling of actions (and of CEM's candidates) for one episode."""
+        self._is_first = True
         torch.manual_seed(seed)
 
     @torch.inference_mode()
@@ -141,9 +151,13 @@ class LearnedPolicy:
     def see(self, observation: Observation) -> dict[str, torch.Tensor]:
         """An observation as training saw it, bit for bit: ``state`` (1, D), and pictures (1, C, H, W) uint8.
 
-        Raises `SpecError` for one of another shape; what the policy does not see is not looked at.
+        Raises `SpecError` for one of another shape, and `FlywheelError` for an episode's first one with red and blue exchanged;
+        what the policy does not see is not looked at.
         """
         checked = _validated(self.observation_spec, observation)
+        if self._is_first:
+            check_colors(checked, self._usual)
+            self._is_first = False
         return self._state(checked) | self._pictures(checked, self.header.pictures)
 
     def _state(self, checked: Observation) -> dict[str, torch.Tensor]:
@@ -203,6 +217,11 @@ def _sizes(header: PolicyHeader) -> Sizes:
     )
 
 
+def _taken(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, Array]:
+    """The arrays whose names begin so, less that, which are no longer among the tensors."""
+    return {name.removeprefix(prefix): tensors.pop(name).numpy() for name in list(tensors) if name.startswith(prefix)}
+
+
 def _picture_shape(spec: ArraySpec) -> Shape:
     height, width, channels = spec.shape
     return height, width, channels
@@ -224,10 +243,17 @@ def _as_batch(picture: Array) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(picture))[None].permute(0, 3, 1, 2)
 
 
-def save_policy(path: Path, header: PolicyHeader, algorithm: Algorithm, goal: Mapping[str, Array] | None) -> str:
-    """Write a policy file, whole or not at all, and return its hash."""
+def save_policy(
+    path: Path,
+    header: PolicyHeader,
+    algorithm: Algorithm,
+    goal: Mapping[str, Array] | None,
+    usual: Mapping[str, Array] | None = None,
+) -> str:
+    """Write a policy file, whole or not at all, and return its hash; `usual` is how red its cameras are (`datasets.colors`)."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in algorithm.state_dict().items()}
-    tensors |= {f"{_GOAL}{key}": torch.from_numpy(np.ascontiguousarray(value)) for key, value in (goal or {}).items()}
+    for prefix, arrays in ((_GOAL, goal), (_USUAL, usual)):
+        tensors |= {f"{prefix}{key}": torch.from_numpy(np.ascontiguousarray(value)) for key, value in (arrays or {}).items()}
     data = save(tensors, {_HEADER: json.dumps({"format": _FORMAT, **asdict(header)}, sort_keys=True)})
     write_atomically(path, data)
     return content_hash(data)

@@ -71,6 +71,8 @@ class DataConfig:
     """Those of them that show the goal, where there is one; all of them by default. A goal has no state then."""
     hide: tuple[str, ...] = ()
     """Observations that the networks do not see, for example what only a simulator knows: cube_pos; the policy needs none."""
+    any_colors: bool = False
+    """Take episodes in which a camera seems to show blue for red as they are, where scenes differ so much by nature."""
     augment: Augmentation = field(default_factory=Augmentation)
     """What is done to pictures while learning."""
     picture_budget: int | None = None

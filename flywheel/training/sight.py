@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from flywheel.core import registry
 from flywheel.core.errors import FlywheelError
-from flywheel.core.specs import ObservationSpec
+from flywheel.core.specs import Array, ObservationSpec
+from flywheel.datasets.colors import usual_pictures
+from flywheel.datasets.columns import Columns
 from flywheel.datasets.schema import Schema
 from flywheel.training.recipe import DataConfig
 
@@ -27,6 +29,11 @@ def check_sight(data: DataConfig, schema: Schema, algorithm: str) -> None:
         raise FlywheelError("Several stores are learned from with all of their state; leave hide out, or --data.also.")
     if not data.pictures and set(data.hide) >= set(schema.observation.state_keys):
         raise FlywheelError(f"Nothing is left for {algorithm} to see; hide less, or name cameras (--data.pictures).")
+
+
+def look(data: DataConfig, columns: Columns) -> dict[str, Array]:
+    """What the cameras usually show; raises `FlywheelError` for episodes in which red and blue are exchanged."""
+    return {} if data.any_colors else usual_pictures(columns)
 
 
 def _check_known(what: str, asked: tuple[str, ...], known: tuple[str, ...]) -> None:

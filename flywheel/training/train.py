@@ -35,6 +35,7 @@ from flywheel.core.files import write_atomically
 from flywheel.core.lineage import code_version
 from flywheel.core.memory import keep_freed_memory
 from flywheel.core.precision import choose_matmul_precision
+from flywheel.core.specs import Array
 from flywheel.datasets.columns import Columns
 from flywheel.datasets.mixture import Mixture
 from flywheel.datasets.stats import state_statistics
@@ -48,7 +49,7 @@ from flywheel.training.impersonation import impersonate
 from flywheel.training.lineage import remember_policy, remember_snapshot
 from flywheel.training.module import AlgorithmModule, Precision
 from flywheel.training.recipe import DataConfig, Recipe, check_successes, check_tasks, make_recipe
-from flywheel.training.sight import check_sight, layout
+from flywheel.training.sight import check_sight, layout, look
 from flywheel.training.sources import Source, join, open_sources, snapshot_file
 from flywheel.training.team import ALONE, Team, lead
 from flywheel.training.threads import choose_threads
@@ -151,6 +152,8 @@ class _Prepared:
     recipe: Recipe
     header: PolicyHeader
     algorithm: Algorithm
+    usual: dict[str, Array]
+    """What the cameras usually show (`datasets.colors`)."""
 
 
 def _run(config: TrainConfig, on_progress: Progress, on_reading: Progress) -> None:
@@ -167,7 +170,7 @@ def _run(config: TrainConfig, on_progress: Progress, on_reading: Progress) -> No
     with lead(config.output, config.updates, config.devices) as team:
         _fit(config, run, team, on_progress)
     configs.save(config, config.output / _CONFIG)  # with more updates than before, now that they are done
-    save_policy(config.output / POLICY_FILE, run.header, run.algorithm, run.recipe.goal)
+    save_policy(config.output / POLICY_FILE, run.header, run.algorithm, run.recipe.goal, run.usual)
 
 
 def _prepare(config: TrainConfig, on_reading: Progress) -> _Prepared:
@@ -182,7 +185,8 @@ def _prepare(config: TrainConfig, on_reading: Progress) -> _Prepared:
     if config.algorithm.tells_successes:
         check_successes(config.data, algorithm_class(config.name).relabel, columns)
     header = _header(config, sources, columns, initial, recipe)
-    return _Prepared(sources, columns, recipe, header, _build(config, header, recorded, initial))
+    algorithm = _build(config, header, recorded, initial)
+    return _Prepared(sources, columns, recipe, header, algorithm, look(config.data, sources[0].columns))
 
 
 def _offered(data: DataConfig, columns: Columns | Mixture, store: EpisodeStore) -> Columns | Mixture:
