@@ -23,7 +23,7 @@ from flywheel.datasets.cache.frames import Frames, shared
 from flywheel.datasets.cache.gather import make_batch
 from flywheel.datasets.codec import decode_array, decode_episode, encoded_pictures
 from flywheel.datasets.index import IndexRow
-from flywheel.datasets.pictures import decode_many, encode_many
+from flywheel.datasets.pictures import encode_many
 from flywheel.datasets.relabel import Relabeled
 from flywheel.datasets.returns import Discount
 from flywheel.datasets.sampler import Indices
@@ -206,9 +206,8 @@ def _frames(maps: Mapping[str, ArrayMaps], pool: int) -> dict[str, Frames]:
 def _encoded(payload: bytes, schema: Schema, key: str) -> list[bytes]:
     if schema.storage(key) == "raw":
         return encode_many(decode_array(payload, schema, key), "png")  # exact, as what it was
-    found = encoded_pictures(payload, schema, key)
-    decode_many(found, schema.observation.arrays[key].shape)  # a damaged one is found now, not while something learns
-    return found
+    decode_array(payload, schema, key)  # a damaged one is found now, not while something learns
+    return encoded_pictures(payload, schema, key)
 
 
 def _table(episodes: Sequence[tuple[IndexRow, CachedEpisode]]) -> EpisodeTable:

@@ -20,6 +20,7 @@ _FROM_HAND = "_to_eef_pos"  # robosuite's name for where an object is from the h
 _IN_HAND_FRAME = "_to_robot0_eef_"  # ... and in the hand's, which points down
 _TO_HAND_FRAME = np.array([1.0, -1.0, -1.0])
 _UPRIGHT, _POINTING_DOWN = np.array([0.0, 0.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0, 0.0])
+_WOOD = (120, 90, 60)
 _TREMOR = 1e-4  # no living sensor repeats itself to the last bit
 
 _OWN = {
@@ -124,8 +125,8 @@ class FakeRobot(Robot):
         return self._time
 
     def render(self, height: int, width: int) -> Array:
-        """The table from above: the hand white, the objects red."""
-        picture = np.zeros((height, width, 3), np.uint8)
+        """The wooden table from above: the hand white, the objects red."""
+        picture = np.full((height, width, 3), _WOOD, np.uint8)
         size = max(1, height // 32)
         for place, colour in [*((value, (255, 0, 0)) for value in self._objects.values()), (self._hand, (255, 255, 255))]:
             row, column = (int(np.clip((0.4 - place[axis]) / 0.8, 0, 1) * (side - 1)) for axis, side in ((0, height), (1, width)))
