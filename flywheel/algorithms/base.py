@@ -12,11 +12,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from flywheel.algorithms._representation import Representation, RepresentationConfig
 from flywheel.core.batch import Batch
 from flywheel.core.errors import FlywheelError
 from flywheel.networks.critics import Ensemble, ValueFunction
+from flywheel.networks.encoders import CameraEncoder, StateEncoder, make_encoder
 from flywheel.networks.encoders import Sizes as Sizes
-from flywheel.networks.encoders import StateEncoder, make_encoder
 from flywheel.networks.mlp import Activation, Layers
 from flywheel.networks.pictures import PictureConfig
 
@@ -38,6 +39,8 @@ class AlgorithmConfig:
     """Normalise the hidden layers of critics and values, not those of actors, as OGBench's agents do."""
     encoder: PictureConfig = field(default_factory=PictureConfig)
     """How pictures are seen, where there are any."""
+    representation: RepresentationConfig = field(default_factory=RepresentationConfig)
+    """What the encoder of pictures learns beside."""
 
     def __post_init__(self) -> None:
         """Raises `FlywheelError` for a number that makes no sense; subclasses add what else they refuse."""
@@ -101,12 +104,31 @@ class Algorithm(nn.Module, ABC):
         is_separate = sizes.pictures and config.encoder.actor == "separate"
         self.actor_encoder: StateEncoder | None = make_encoder(config.encoder, sizes) if is_separate else None
         self._actor_is_detached = config.encoder.actor == "detached"
+        self._bottleneck = config.encoder.bottleneck if sizes.pictures else 0.0
+        self.representation = self._make_representation(config.representation)
         self.action_dim = sizes.action
         self._metrics: dict[str, Tensor] = {}
+
+    def _make_representation(self, config: RepresentationConfig) -> Representation | None:
+        if config.is_off and not self._bottleneck:
+            return None
+        if not isinstance(self.encoder, CameraEncoder):
+            raise FlywheelError("A representation of pictures needs pictures; name cameras (--data.pictures).")
+        return Representation(config, self.encoder)
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """One scalar per network, by name."""
+
+    def all_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """`losses`, and those of the representation where there are any: what training takes the gradients of."""
+        if self.representation is None:
+            return self.losses(batch)
+        assert isinstance(self.encoder, CameraEncoder)
+        beside = self.representation.losses(self.encoder, batch)
+        if self._bottleneck:
+            beside["bottleneck"] = self._bottleneck * self.encoder.divergence
+        return self.losses(batch) | beside
 
     @abstractmethod
     def act(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None, deterministic: bool) -> Tensor:
@@ -124,13 +146,13 @@ class Algorithm(nn.Module, ABC):
         return self._metrics
 
     @property
-    def encoders(self) -> tuple[StateEncoder, StateEncoder | None]:
-        """The encoder, and the actor's own where it has one."""
-        return self.encoder, self.actor_encoder
+    def encoders(self) -> tuple[nn.Module | None, ...]:
+        """The encoder with what it learns beside, and the actor's own where it has one: of `parameter_groups`."""
+        return self.encoder, self.representation, self.actor_encoder
 
     def set_statistics(self, mean: Any, std: Any) -> None:
         """Normalise states by (state - mean) / std, each (D,), array or tensor."""
-        for encoder in self.encoders:
+        for encoder in (self.encoder, self.actor_encoder):
             if encoder is not None:
                 encoder.set_statistics(torch.as_tensor(mean), torch.as_tensor(std))
 

@@ -40,4 +40,4 @@ class BC(GaussianPolicy):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The actor."""
-        return [group(self.config.learning_rate, self.encoder, self.actor)]
+        return [group(self.config.learning_rate, *self.encoders, self.actor)]

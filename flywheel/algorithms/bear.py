@@ -139,7 +139,7 @@ class BEAR(Algorithm):
         """The actor's, the critics' with the behaviour's, and the multiplier's."""
         return [
             group(self.config.actor_learning_rate, self.actor_encoder, self.actor),
-            group(self.config.critic_learning_rate, self.encoder, self.critic, self.behaviour),
+            group(self.config.critic_learning_rate, self.encoder, self.representation, self.critic, self.behaviour),
             group(self.config.multiplier_learning_rate, self.log_multiplier),
         ]
 

@@ -142,7 +142,7 @@ class BRAC(Algorithm):
         """The actor's with the behaviour's, and the critics'."""
         return [
             group(self.config.actor_learning_rate, self.actor_encoder, self.actor, self.behaviour),
-            group(self.config.critic_learning_rate, self.encoder, self.critic),
+            group(self.config.critic_learning_rate, self.encoder, self.representation, self.critic),
         ]
 
     def synchronise_targets(self) -> None:

@@ -164,7 +164,7 @@ class CQL(Algorithm):
         multiplier = [] if self.config.lagrange_threshold is None else [self.log_multiplier]
         return [
             group(self.config.actor_learning_rate, self.actor_encoder, self.actor, self.log_temperature),
-            group(self.config.critic_learning_rate, self.encoder, self.critic, *multiplier),
+            group(self.config.critic_learning_rate, self.encoder, self.representation, self.critic, *multiplier),
         ]
 
     def synchronise_targets(self) -> None:

@@ -108,9 +108,9 @@ class CameraEncoder(StateEncoder):
         self.keys = tuple(sorted(sizes.pictures))
         self.stacked = frozenset(shows if config.goal == "early" else ())
         condition = self.now_dim if config.film else 0
-        self.cameras = nn.ModuleList(
-            PictureEncoder(config, _shape(sizes.pictures[key], twice=key in self.stacked), condition) for key in self.keys
-        )
+        shapes = {key: _shape(sizes.pictures[key], twice=key in self.stacked) for key in self.keys}
+        self.channels = {key: shape[-1] for key, shape in shapes.items()}
+        self.cameras = nn.ModuleList(PictureEncoder(config, shape, condition) for shape in shapes.values())
         self.apart = () if config.goal == "early" else tuple(sorted(shows))
         separate = self.apart if config.goal == "separate" else ()
         self.of_goals = nn.ModuleList(PictureEncoder(replace(config, film=False), sizes.pictures[key]) for key in separate)
@@ -123,14 +123,22 @@ class CameraEncoder(StateEncoder):
         condition = torch.cat(features, dim=-1)
         reached = self._given(goal) if self.goal_conditioned else {}
         for key, camera in zip(self.keys, self.cameras, strict=True):
-            picture = _picture(observation, key)
-            if key in self.stacked:
-                picture = torch.cat([picture, _picture(reached, key)], dim=1)
-            features.append(camera(picture, condition))
+            features.append(camera(self.shown(key, observation, reached), condition))
         for number, key in enumerate(self.apart):
             encoder = self.of_goals[number] if len(self.of_goals) else self.cameras[self.keys.index(key)]
             features.append(encoder(_picture(reached, key)))
         return torch.cat(features, dim=-1)
+
+    def shown(self, key: str, observation: dict[str, Tensor], goal: dict[str, Tensor] | None) -> Tensor:
+        """What a camera's network is given: its picture (B, C, H, W), with the goal's as further channels where they are."""
+        picture = _picture(observation, key)
+        return torch.cat([picture, _picture(self._given(goal), key)], dim=1) if key in self.stacked else picture
+
+    @property
+    def divergence(self) -> Tensor:
+        """How much all bottlenecks let through in the last forward pass in training mode, in nats per sample: a scalar."""
+        networks = [*self.cameras, *self.of_goals]
+        return torch.stack([network.divergence for network in networks]).sum()
 
 
 def make_encoder(config: PictureConfig, sizes: Sizes) -> StateEncoder:

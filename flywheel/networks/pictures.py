@@ -28,6 +28,8 @@ _GROUP = 16
 """Channels that are normalised together."""
 _SPATIAL_FEATURES = 8
 """Learned weightings of each map, of `spatial_embedding` (PTR, Kumar et al. 2022)."""
+_LOG_NOISE = (-5.0, 1.0)
+"""The range of a bottleneck's log standard deviation."""
 _HEADS = ("fc", "classifier", "heads", "head")
 """What torchvision calls a model's last layers."""
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -56,6 +58,9 @@ class PictureConfig:
     goal: Literal["early", "shared", "separate"] = "early"
     """How a goal's picture is seen: as further channels of the picture of now (OGBench); by itself, through the same encoder; or
     through one of its own. HIQL and CRL, which see the goal apart, need one of the last two."""
+    bottleneck: float = 0.0
+    """The weight of a variational bottleneck on each camera's features (VIB, Alemi et al. 2017): while it learns, noise of a
+    learned size is added, and what still comes through costs so much per nat; 0 has none."""
     weights: Path | None = None
     """A file with trained weights (a state_dict, .pth or .safetensors) of a model of torchvision, which then keeps its own
     normalisation with the statistics it has; nothing is ever downloaded."""
@@ -66,6 +71,8 @@ class PictureConfig:
         """Raises `FlywheelError` for a number that makes no sense, or a setting that would do nothing."""
         if min(self.keypoints, self.features) < 1:
             raise FlywheelError("keypoints and features must be at least 1.")
+        if not 0.0 <= self.bottleneck < math.inf:
+            raise FlywheelError(f"The weight of the bottleneck must be at least 0, for example 0.001, not {self.bottleneck}.")
         if self.weights is not None and self.network in SMALL:
             raise FlywheelError(f"weights are for torchvision's networks, and {self.network} is our own; leave them out.")
 
@@ -73,6 +80,7 @@ class PictureConfig:
 class PictureEncoder(nn.Module):
     """One camera's pictures, uint8 (B, C, H, W), channels last in memory -> features (B, F) in (-1, 1), F as configured.
 
+    With a bottleneck they have noise, and may lie beyond, while it learns.
     Raises `FlywheelError` for a network that there is not, pictures too small for it, or weights that do not fit.
     """
 
@@ -93,6 +101,8 @@ class PictureEncoder(nn.Module):
         with torch.no_grad():
             pooled = self.pool(torch.zeros(1, *maps)).shape[1]
         self.project = nn.Sequential(nn.Linear(pooled, config.features), nn.LayerNorm(config.features), nn.Tanh())
+        self.noise = nn.Linear(pooled, config.features) if config.bottleneck else None
+        self.divergence = torch.zeros(())
         scale, shift = _normalisation(channels, of_imagenet=config.weights is not None)
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
@@ -105,8 +115,16 @@ class PictureEncoder(nn.Module):
         if self.film is not None and condition is not None:
             gain, offset = self.film(condition)[..., None, None].chunk(2, dim=1)
             maps = maps * (1.0 + gain) + offset
-        features: Tensor = self.project(self.pool(maps))
-        return features
+        pooled = self.pool(maps)
+        features: Tensor = self.project(pooled)
+        return features if self.noise is None or not self.training else self._through_bottleneck(features, self.noise(pooled))
+
+    def _through_bottleneck(self, mean: Tensor, log_std: Tensor) -> Tensor:
+        """Features with noise; `divergence` is then that of their Gaussians from the standard one, the mean over samples."""
+        log_std = log_std.clamp(*_LOG_NOISE)
+        std = log_std.exp()
+        self.divergence = (0.5 * (mean.square() + std.square() - 1.0) - log_std).sum(dim=-1).mean()
+        return mean + std * torch.randn_like(mean)
 
     def train(self, mode: bool = True) -> PictureEncoder:
         """Batch normalisation, where a trained network has it, keeps the statistics it came with."""

@@ -68,7 +68,7 @@ class AlgorithmModule(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.algorithm = algorithm
-        self._losses = torch.compile(algorithm.losses, dynamic=False) if compiled else algorithm.losses
+        self._losses = torch.compile(algorithm.all_losses, dynamic=False) if compiled else algorithm.all_losses
         self._is_mixed = precision == "bfloat16"
         self._augment = augment or Augmentation()
         self.rows = batch_size // part.world

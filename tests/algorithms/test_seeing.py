@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from flywheel.algorithms._representation import RepresentationConfig
 from flywheel.algorithms.base import Algorithm, Sizes
 from flywheel.core import registry
 from flywheel.core.batch import Batch
@@ -18,6 +19,7 @@ from tests.algorithms.batches import ACTION_DIM, STATE_DIM, optimizer_of, random
 NAMES = registry.names("algorithms")
 IMITATORS = ("bc", "gcbc")
 WITHOUT_ACTOR = ("discrete_cql", "qt_opt")
+NOTHING = RepresentationConfig()
 APART = ("crl", "hiql")
 """They look at goals by themselves."""
 SHAPE = (36, 36, 3)
@@ -39,13 +41,13 @@ def batch_of_pictures(seed: int) -> Batch:
 
 
 def make(
-    name: str, goal_pictures: tuple[str, ...] = ("front",), seen: tuple[int, ...] | None = (0, 2), **encoder: object
+    name: str, goal_pictures: tuple[str, ...] = ("front",), representation: RepresentationConfig = NOTHING, **encoder: object
 ) -> Algorithm:
     torch.manual_seed(0)
     cls = registry.load("algorithms", name, Algorithm)
     default = cls.Config().encoder
     settings = {"network": "nature", "features": 6, **encoder}
-    config = cls.Config(hidden=(16, 12), encoder=dataclasses.replace(default, **settings))
+    config = cls.Config(hidden=(16, 12), encoder=dataclasses.replace(default, **settings), representation=representation)
     sizes = Sizes(
         STATE_DIM, ACTION_DIM, True, seen=(0, 2), pictures={"wrist": SHAPE, "front": SHAPE}, goal_pictures=goal_pictures
     )
@@ -169,3 +171,52 @@ def test_a_policy_without_any_state_acts() -> None:
     cls = registry.load("algorithms", "iql", Algorithm)
     algorithm = cls(cls.Config(hidden=(8,), encoder=PictureConfig(features=4)), Sizes(0, ACTION_DIM, pictures={"front": SHAPE}))
     assert algorithm.act({"state": torch.zeros(16, 0), "front": pictures(0)}, None, True).shape == (16, ACTION_DIM)
+
+
+OBJECTIVES = ["contrastive", "time_contrastive", "reconstruction", "dr3", "bottleneck"]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("name", ["bc", "iql", "cql", "gciql"])
+def test_what_is_learned_beside_trains_the_encoder_alone(name: str, objective: str) -> None:
+    settings = {"bottleneck": 0.01} if objective == "bottleneck" else {}
+    algorithm = make(name, representation=RepresentationConfig(**({} if settings else {objective: 1.0})), **settings)
+    losses = algorithm.all_losses(batch_of_pictures(0))
+    assert losses.keys() - algorithm.losses(batch_of_pictures(0)).keys() == {objective}
+    algorithm.zero_grad(set_to_none=True)
+    losses[objective].backward()
+    touched = {key.partition(".")[0] for key, p in algorithm.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert touched <= {"encoder", "representation"}
+    assert "encoder" in touched
+    grouped = [p for group in algorithm.parameter_groups() for p in group["params"]]
+    assert {id(p) for p in grouped} == {id(p) for p in algorithm.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("objective", ["contrastive", "time_contrastive", "reconstruction"])
+def test_what_is_learned_beside_is_learned(objective: str) -> None:
+    algorithm, batch = make("bc", representation=RepresentationConfig(**{objective: 1.0}), features=16), batch_of_pictures(0)
+    optimizer = torch.optim.Adam(algorithm.parameter_groups())
+    found = []
+    for _ in range(60):
+        loss = algorithm.representation.losses(algorithm.encoder, batch)[objective]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        found.append(float(loss.detach()))
+    assert found[-1] < 0.7 * found[0]
+
+
+def test_a_bottleneck_is_for_learning_alone() -> None:
+    algorithm, batch = make("bc", bottleneck=0.1), batch_of_pictures(0)
+    assert not torch.equal(algorithm.encoder(batch.observation, batch.goal), algorithm.encoder(batch.observation, batch.goal))
+    algorithm.eval()
+    seen = algorithm.encoder(batch.observation, batch.goal)
+    assert torch.equal(seen, algorithm.encoder(batch.observation, batch.goal))
+
+
+def test_a_representation_of_pictures_needs_pictures() -> None:
+    cls = registry.load("algorithms", "bc", Algorithm)
+    with pytest.raises(FlywheelError, match="needs pictures"):
+        cls(cls.Config(representation=RepresentationConfig(dr3=0.1)), Sizes(2, 2))
+    with pytest.raises(FlywheelError, match="at least 0"):
+        RepresentationConfig(dr3=-1.0)
