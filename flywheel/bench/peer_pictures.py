@@ -70,9 +70,10 @@ def robomimic(folder: Path, arrays: dict[str, Any], batch_size: int, crop: bool)
         config.algo.actor_layer_dims = HIDDEN
         config.algo.gaussian.enabled = True
         config.train.batch_size = batch_size
+    algorithms = importlib.import_module("robomimic.algo")  # with it the cores for pictures are registered
     importlib.import_module("robomimic.utils.obs_utils").initialize_obs_utils_with_config(config)
     shapes = {"state": [STATE_DIM], **{key: [3, SIZE, SIZE] for key in CAMERAS}}
-    learner = importlib.import_module("robomimic.algo").algo_factory("bc", config, shapes, ACTION_DIM, torch.device("cpu"))
+    learner = algorithms.algo_factory("bc", config, shapes, ACTION_DIM, torch.device("cpu"))
     learner.set_train()
     dataset = importlib.import_module("robomimic.utils.dataset").SequenceDataset(
         str(path), obs_keys=("state", *CAMERAS), dataset_keys=("actions",), hdf5_cache_mode="all", load_next_obs=False

@@ -1,8 +1,7 @@
 """python -m flywheel.bench.pictures: updates per second of learning from two 84 x 84 cameras, beside robomimic and LeRobot.
 
 Imitation from the same frames, in each one's own format, through each one's own pipeline: a ResNet-18 per camera, 32 spatial
-keypoints, 64 features, two layers of 256; first the same pixels for all, then each with its own augmentation (ours moves a
-picture by up to 4 pixels and sees all of it, theirs see 76 x 76 of it). Each side is a process of its own that learns when told
+keypoints, 64 features, two layers of 256; of all pixels, and of random 76 x 76 of them. Each side is a process of its own that learns when told
 to, in turn with the others, on one thread and the same core; seconds are those of the process on that core.
 """
 
@@ -13,7 +12,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -39,7 +38,8 @@ from flywheel.training.data import ChunkSource
 
 _EPISODES = 10
 _RESNET = PictureConfig("resnet18", pooling="spatial_softmax")
-_OURS = {"resnet18": _RESNET, "resnet18-shift": _RESNET, "nature-shift": PictureConfig("nature")}
+_CROP = 76
+_OURS = {"resnet18": _RESNET, "resnet18-crop": replace(_RESNET, crop=_CROP), "nature-shift": PictureConfig("nature")}
 _PEERS = {
     "robomimic": ".venv-peers/robomimic/bin/python",
     "robomimic-crop": ".venv-peers/robomimic/bin/python",
@@ -135,7 +135,7 @@ def _measure(config: PicturesConfig, folder: Path) -> dict[str, list[float]]:
 
 def _print_ratios(rates: dict[str, list[float]]) -> None:
     for name in (name for name in rates if name in _PEERS):
-        ours = rates["flywheel resnet18-shift" if name.endswith("crop") else "flywheel resnet18"]
+        ours = rates["flywheel resnet18-crop" if name.endswith("crop") else "flywheel resnet18"]
         ratios = [one / other for one, other in zip(ours, rates[name], strict=True)]
         print(f"\nours / {name}: {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
 

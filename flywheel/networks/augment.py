@@ -88,15 +88,28 @@ class Augmentation:
 
 def random_shift(pictures: Tensor, pixels: int, generator: torch.Generator | None = None) -> Tensor:
     """Move each of (B, C, H, W) pictures by up to so many whole pixels in both directions, repeating its edge."""
-    rows, _, height, width = pictures.shape
-    padded = _with_edge(pictures.permute(0, 2, 3, 1), pixels)
-    channels = padded.shape[-1]
-    # Every run of `width` pixels of a padded row; a picture is `height` of them, one from each of its rows.
-    runs = padded.flatten(2).unfold(2, width * channels, channels)
-    down, right = torch.randint(2 * pixels + 1, (2, rows, 1), generator=generator, device=pictures.device)
-    sample = torch.arange(rows, device=pictures.device).unsqueeze(1)
-    moved = runs[sample, down + torch.arange(height, device=pictures.device), right]
-    return moved.view(rows, height, width, channels).permute(0, 3, 1, 2)
+    _, _, height, width = pictures.shape
+    padded = _with_edge(pictures.permute(0, 2, 3, 1), pixels).permute(0, 3, 1, 2)
+    return random_crop(padded, height, width, generator)
+
+
+def random_crop(pictures: Tensor, height: int, width: int, generator: torch.Generator | None = None) -> Tensor:
+    """So many pixels of each of (B, C, H, W) pictures, from anywhere within it: (B, C, height, width), channels last."""
+    rows, channels, tall, wide = pictures.shape
+    device = pictures.device
+    # Every run of `width` pixels of a row; a crop is `height` of them, one from each of its rows.
+    runs = pictures.permute(0, 2, 3, 1).flatten(2).unfold(2, width * channels, channels)
+    down = torch.randint(tall - height + 1, (rows, 1), generator=generator, device=device)
+    right = torch.randint(wide - width + 1, (rows, 1), generator=generator, device=device)
+    sample = torch.arange(rows, device=device).unsqueeze(1)
+    found = runs[sample, down + torch.arange(height, device=device), right]
+    return found.view(rows, height, width, channels).permute(0, 3, 1, 2)
+
+
+def centre_crop(pictures: Tensor, height: int, width: int) -> Tensor:
+    """So many pixels from the middle of (B, C, H, W) pictures: (B, C, height, width)."""
+    top, left = (pictures.shape[2] - height) // 2, (pictures.shape[3] - width) // 2
+    return pictures[:, :, top : top + height, left : left + width]
 
 
 def jitter(

@@ -101,3 +101,19 @@ def test_what_there_is_not_is_refused() -> None:
         PictureEncoder(PictureConfig(), (20, 20, 3))
     with pytest.raises(FlywheelError, match="at least 1"):
         PictureConfig(features=0)
+
+
+def test_a_crop_is_of_anywhere_while_learning_and_of_the_middle_when_acting() -> None:
+    torch.manual_seed(0)
+    encoder = PictureEncoder(PictureConfig(crop=36), (44, 60, 3))
+    shown = pictures(5, 44, 60, 3)
+    assert not torch.equal(encoder(shown), encoder(shown))
+    encoder.eval()
+    changed = shown.clone()
+    changed[:, :, :4] = changed[:, :, -4:] = 0
+    changed[:, :, :, :12] = changed[:, :, :, -12:] = 0
+    assert torch.equal(encoder(shown), encoder(changed))
+    changed[:, :, 4] = 0
+    assert not torch.equal(encoder(shown), encoder(changed))
+    with pytest.raises(FlywheelError, match="crop of 50 is larger than the pictures of 44 x 60"):
+        PictureEncoder(PictureConfig(crop=50), (44, 60, 3))
