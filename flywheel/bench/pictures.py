@@ -1,8 +1,8 @@
 """python -m flywheel.bench.pictures: updates per second of learning from two 84 x 84 cameras, beside robomimic and LeRobot.
 
 Imitation from the same frames, in each one's own format, through each one's own pipeline: a ResNet-18 per camera, 32 spatial
-keypoints, 64 features, two layers of 256; of all pixels, and of random 76 x 76 of them. Each side is a process of its own that learns when told
-to, in turn with the others, on one thread and the same core; seconds are those of the process on that core.
+keypoints, 64 features, two layers of 256; of all pixels, and of random 76 x 76 of them. Each side is a process of its own that
+learns when told to, in turn with the others, on one thread and the same core; seconds are those of the process on that core.
 """
 
 from __future__ import annotations
