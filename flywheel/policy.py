@@ -72,6 +72,8 @@ class PolicyHeader:
     """The cameras that it sees."""
     goal_pictures: tuple[str, ...] = ()
     """Those of them that show the goal."""
+    software: tuple[str, ...] = ()
+    """What drew and simulated what it learned from, as JSON, each once; where it sees pictures."""
     picture_encoding: Encoding | None = None
     """What the pictures that it learned from had been through: a JPEG is not the picture that the camera gave."""
 

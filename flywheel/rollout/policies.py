@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +75,7 @@ def open_policy(source: str, env: Env, *, explore: bool = False) -> Iterator[Pol
     policy.choose_task(env.task.name)
     _check_observations(policy.observation_spec, env.robot.observation_spec, source)
     _check_actions(policy.action_spec.to_json(), env.robot.action_spec.to_json(), source)
+    _tell_of_other_software(policy.header.software, env.robot.software, source)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -140,6 +143,19 @@ def _check_actions(policy: dict[str, object], robot: dict[str, object], source: 
         raise FlywheelError(
             f"The policy {source} was trained on other actions than this robot and task give: {different} differ."
         )
+
+
+def _tell_of_other_software(known: Sequence[str], here: Mapping[str, str], source: str) -> None:
+    """Pictures change with what draws them (MuJoCo 3.3.3 made LIBERO darker), and with them what a policy does."""
+    before = [json.loads(software) for software in known]
+    if not before or here in before:
+        return
+    last = before[-1]
+    changed = sorted(name for name in here.keys() | last.keys() if here.get(name) != last.get(name))
+    told = ", ".join(f"{name} {last.get(name, 'none')} then, {here.get(name, 'none')} now" for name in changed)
+    warnings.warn(
+        f"The policy {source} learned from pictures that something else drew ({told}), and may do worse here.", stacklevel=3
+    )
 
 
 def goal_camera(source: str) -> str:

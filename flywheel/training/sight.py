@@ -9,6 +9,7 @@ from flywheel.datasets.colors import usual_pictures
 from flywheel.datasets.columns import Columns
 from flywheel.datasets.schema import Schema
 from flywheel.training.recipe import DataConfig
+from flywheel.training.sources import Source
 
 
 def layout(data: DataConfig, schema: Schema) -> ObservationSpec:
@@ -34,6 +35,12 @@ def check_sight(data: DataConfig, schema: Schema, algorithm: str) -> None:
 def look(data: DataConfig, columns: Columns) -> dict[str, Array]:
     """What the cameras usually show; raises `FlywheelError` for episodes in which red and blue are exchanged."""
     return {} if data.any_colors else usual_pictures(columns)
+
+
+def drawn_by(source: Source) -> tuple[str, ...]:
+    """What simulated and drew the episodes that are learned from, as their metadata have it, each once."""
+    learned = {entry.episode_id for entry in source.snapshot.entries}
+    return tuple(sorted({row.software for row in source.store.rows() if row.episode_id in learned and row.software}))
 
 
 def _check_known(what: str, asked: tuple[str, ...], known: tuple[str, ...]) -> None:

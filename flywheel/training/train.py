@@ -49,7 +49,7 @@ from flywheel.training.impersonation import impersonate
 from flywheel.training.lineage import remember_policy, remember_snapshot
 from flywheel.training.module import AlgorithmModule, Precision
 from flywheel.training.recipe import DataConfig, Recipe, check_successes, check_tasks, make_recipe
-from flywheel.training.sight import check_sight, layout, look
+from flywheel.training.sight import check_sight, drawn_by, layout, look
 from flywheel.training.sources import Source, join, open_sources, snapshot_file
 from flywheel.training.team import ALONE, Team, lead
 from flywheel.training.threads import choose_threads
@@ -309,6 +309,7 @@ def _header(
         hidden=tuple(sorted(data.hide)),
         pictures=tuple(sorted(data.pictures)),
         goal_pictures=tuple(sorted(data.goal_pictures or data.pictures)) if recipe.goal_conditioned else (),
+        software=drawn_by(sources[0]) if data.pictures else (),
         picture_encoding="jpeg" if data.pictures and schema.pictures == "jpeg" else None,
     )
 

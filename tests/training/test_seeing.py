@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from flywheel.datasets.sampler import UniformSampler
 from flywheel.datasets.schema import Pictures, Schema
 from flywheel.datasets.store import EpisodeStore
 from flywheel.policy import LearnedPolicy
+from flywheel.robots.fake import FakeRobot
 from flywheel.rollout.collect import CollectConfig, collect
 from flywheel.rollout.evaluate import EvaluateConfig, evaluate
-from flywheel.rollout.policies import env_for
+from flywheel.rollout.policies import env_for, open_policy
 from flywheel.rollout.rollout import rollout
 from flywheel.tasks.env import make_env
 from flywheel.training.recipe import DataConfig
@@ -169,3 +171,19 @@ def test_finetuning_sees_what_pretraining_saw(data: Path, tmp_path: Path) -> Non
     for other in (dataclasses.replace(SEEN, hide=()), dataclasses.replace(SEEN, pictures=("agentview",))):
         with pytest.raises(FlywheelError, match=r"hide the same|other observations"):
             train(dataclasses.replace(config(data, tmp_path / "second", data=other), initial=tmp_path / "first"))
+
+
+def test_another_simulator_than_that_of_the_data_is_told(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    policy = train(config(data, tmp_path / "run", updates=2))
+    assert [json.loads(software) for software in policy.header.software] == [FakeRobot().software]
+    with make_env("lift", "fake", cameras=CAMERAS) as env:
+        with open_policy(str(tmp_path / "run"), env):
+            assert not recwarn
+        monkeypatch.setattr(FakeRobot, "software", property(lambda robot: {"mujoco": "9.9"}))
+        with (
+            pytest.warns(UserWarning, match=r"something else drew \(mujoco none then, 9\.9 now\)"),
+            open_policy(str(tmp_path / "run"), env),
+        ):
+            pass
