@@ -1,8 +1,8 @@
 """Any robosuite arm under operational-space control, behind the robot interface.
 
-The same scene gives the same rollouts bit for bit, in any process. Two habits of robosuite are mended here:
-its observables are sampled at the first of the substeps, about 48 ms before they are returned, so they are read anew after
-every step; and an environment's own random state depends on its history, so every reset seeds it.
+The same scene gives the same rollouts bit for bit, in any process, and the physics of robosuite's own step. Two habits of
+robosuite are mended here: its observables are sampled at the first of the substeps, about 48 ms before they are returned, so
+they are read anew after every step; and an environment's own random state depends on its history, so every reset seeds it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _SCALE = (0.05, 0.05, 0.05, 0.5, 0.5, 0.5, 1.0)
 class SimRobot(Robot):
     """A robosuite arm with the Panda's hand: six delta pose actions in the base frame, one of the gripper (-1 opens), in [-1, 1].
 
-    The first steps in a fresh environment are slow, because numba compiles robosuite's controllers.
+    The first connection of a fresh installation is slow, because numba compiles the controller.
     """
 
     variants = tuple(_ARMS)
@@ -64,6 +64,7 @@ class SimRobot(Robot):
         self.name = f"sim:{arm}"
         self._arm, self._rate, self._scene = arm, control_rate, scene or Scene()
         self._env: Any = None
+        self._control_step: Any = None
         self._renderers: dict[tuple[int, int], Any] = {}
         for camera, size in self._scene.cameras.items():
             if camera not in _CAMERAS or min(size) < 1:
@@ -103,7 +104,7 @@ class SimRobot(Robot):
             for camera in self._scene.cameras:
                 if _CAMERAS[camera] not in env.sim.model.camera_names:
                     raise FlywheelError(f"The world '{self._scene.world}' has no camera '{camera}'; choose another.")
-            self._env = env
+            self._env, self._control_step = env, _control_step(env)
 
     def disconnect(self) -> None:
         """Free the simulation and the renderer."""
@@ -111,7 +112,7 @@ class SimRobot(Robot):
             renderer.close()
         if self._env is not None:
             self._env.close()
-        self._env, self._renderers = None, {}
+        self._env, self._control_step, self._renderers = None, None, {}
 
     def reset(self, scene: Scene) -> None:
         """Draw the initial state from the scene's seed."""
@@ -121,6 +122,7 @@ class SimRobot(Robot):
         # The samplers hold the same generator object, so its state is replaced and not the object.
         env.rng.bit_generator.state = np.random.default_rng(scene.seed).bit_generator.state
         env.reset()
+        self._control_step = _control_step(env)
 
     def observe(self) -> dict[str, Array]:
         """Read the state as it is now."""
@@ -135,7 +137,8 @@ class SimRobot(Robot):
         """Simulate one control period with the action clipped to [-1, 1]."""
         executed = np.clip(self.action_spec.validate(action), -1.0, 1.0)
         env = self._connected()
-        env.step(executed)
+        self._control_step.step(executed)
+        env.cur_time += env.control_timestep
         # A step ends with positions newer than the poses derived from them.
         env.sim.forward()
         return executed
@@ -218,6 +221,13 @@ def _robosuite() -> Any:
         except (AttributeError, RuntimeError) as error:  # how PyOpenGL reports a library that is not there
             raise FlywheelError(f"MUJOCO_GL={os.environ.get(GRAPHICS)} does not work here ({error}); {MEND}.") from error
     return robosuite
+
+
+def _control_step(env: Any) -> Any:
+    """How to step the environment as it was reset; imported only now, because robosuite has to be imported before."""
+    from flywheel.robots._osc import ControlStep
+
+    return ControlStep(env)
 
 
 class _ErrorsOnly(logging.Filter):
