@@ -51,7 +51,7 @@ class Columns:
 
     table: EpisodeTable
     state: Floats
-    """(R, D)"""
+    """(R, D); D is 0 where pictures are all there is."""
     action: Floats
     """(R, A)"""
     reward: Floats
@@ -93,8 +93,8 @@ class Columns:
             picture_pool: Bytes of memory for pictures that were decoded, which are not decoded again while they are there.
 
         A damaged record is left out with the store's `DamageWarning`.
-        Raises `FlywheelError` for an empty snapshot, for observations without a state or without one of the arrays, for an
-        episode that the store no longer holds as the snapshot has it, and if the disk is full.
+        Raises `FlywheelError` for an empty snapshot, for observations without a state where no picture is asked for, or without
+        one of the arrays, for an episode that the store no longer holds as the snapshot has it, and if the disk is full.
         """
         if not snapshot.entries:
             raise FlywheelError(f"The snapshot of {store.path} holds no episodes; collect some first (flywheel collect).")
@@ -142,8 +142,11 @@ class Columns:
 
 def _check_keys(store: EpisodeStore, arrays: Collection[str]) -> None:
     observation = store.schema.observation
-    if not observation.state_dim:
-        raise FlywheelError(f"The observations of {store.path} hold no floating-point vector; log the robot's state too.")
+    if not observation.state_dim and not set(arrays) & set(store.schema.picture_keys):
+        raise FlywheelError(
+            f"The observations of {store.path} hold no floating-point vector; log the robot's state too, "
+            "or learn from pictures (--data.pictures)."
+        )
     others = observation.arrays.keys() - set(observation.state_keys)
     unknown = sorted(set(arrays) - others)
     if unknown:

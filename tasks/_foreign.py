@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,11 @@ class ForeignTask(Task):
     def unpack(self, raw: Any) -> dict[str, Array]:
         """Our form of an observation of the simulation's."""
         return {"state": np.asarray(raw, np.float32)}
+
+    def showing(self) -> AbstractContextManager[None]:
+        """What makes an observation goes in here, as pictures are drawn; raises `FlywheelError` where they cannot be."""
+        has_picture = any(len(spec.shape) == 3 for spec in self.observation.arrays.values())
+        return drawing() if has_picture else nullcontext()
 
     def robot(self, name: str, cameras: Mapping[str, tuple[int, int]] | None = None) -> Robot:
         """The simulation's own; raises `FlywheelError` for any other than ``sim``, and for cameras that it is to be given."""
@@ -132,7 +138,8 @@ class ForeignRobot(Robot):
 
     def reset(self, scene: Scene) -> None:
         """Begin the episode of the scene's seed."""
-        raw, info = self._task.begin(self._connected(), scene.seed)
+        with self._task.showing():
+            raw, info = self._task.begin(self._connected(), scene.seed)
         self._observation, self._info, self._steps = self._task.unpack(raw), dict(info), 0
 
     def observe(self) -> dict[str, Array]:
@@ -143,7 +150,8 @@ class ForeignRobot(Robot):
     def act(self, action: Array) -> Array:
         """Simulate one control period with the action clipped to its bounds."""
         executed = np.clip(self.action_spec.validate(action), *self.action_spec.bounds)
-        raw, _, _, _, info = self._connected().step(executed)
+        with self._task.showing():
+            raw, _, _, _, info = self._connected().step(executed)
         self._observation = self._task.unpack(raw)
         self._info = {**self._info, **info}  # the goal is told at the reset alone
         self._steps += 1

@@ -1,4 +1,6 @@
-"""OGBench's goal-reaching tasks on states (Park, Frans, Eysenbach, Levine 2024; arXiv 2410.20092): ``ogbench:scene`` and others.
+"""OGBench's goal-reaching tasks (Park, Frans, Eysenbach, Levine 2024; arXiv 2410.20092): ``ogbench:scene`` and others.
+
+``ogbench:visual-scene`` and the like show the same by one picture and nothing else, and their goals too.
 
 An episode of seed n reaches for goal n mod 5 + 1, so that 250 seeds in a row are OGBench's evaluation: 5 goals, 50 episodes each.
 `reproductions.ogbench` makes the data that the benchmark is learned from.
@@ -7,7 +9,7 @@ An episode of seed n reaches for goal n mod 5 + 1, so that 250 seeds in a row ar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium
@@ -26,11 +28,18 @@ class World:
 
     instruction: str
     state_dim: int
+    """0 where it shows a picture instead."""
     horizon: int
     """Steps, from the registration in OGBench 1.2.2."""
 
+    @property
+    def observation(self) -> ObservationSpec:
+        """What it shows: the state, or a picture where there is none."""
+        return ObservationSpec({"state": ArraySpec((self.state_dim,))} if self.state_dim else {"pixels": _PICTURE})
 
-WORLDS = {
+
+_PICTURE = ArraySpec((64, 64, 3), "uint8")
+_STATES = {
     "pointmaze-medium": World("go to the marked place of the medium maze", 2, 1000),
     "pointmaze-large": World("go to the marked place of the large maze", 2, 1000),
     "pointmaze-giant": World("go to the marked place of the giant maze", 2, 1000),
@@ -45,13 +54,15 @@ WORLDS = {
     "puzzle-4x5": World("press buttons until all twenty lights are as shown", 99, 1000),
     "puzzle-4x6": World("press buttons until all twenty-four lights are as shown", 115, 1000),
 }
+_VISUAL = {f"visual-{name}": replace(world, state_dim=0) for name, world in _STATES.items() if not name.startswith("pointmaze")}
+WORLDS = _STATES | _VISUAL
 _POINT = ActionSpec((-1.0,) * 2, (1.0,) * 2, "point", "delta", "world", (0.2, 0.2), 10.0)
 _ARM = ActionSpec((-1.0,) * 5, (1.0,) * 5, "ik_pose_yaw", "delta", "base", (0.05, 0.05, 0.05, 0.3, 1.0), 20.0)
 """Metres, radians and the share of the gripper's way, relative to where they are."""
 
 
 class OGBench(ForeignTask):
-    """Reach the goal state that the environment sets; success is what OGBench says it is."""
+    """Reach the goal that the environment sets; success is what OGBench says it is."""
 
     variants = tuple(WORLDS)
     world = ""
@@ -66,7 +77,7 @@ class OGBench(ForeignTask):
         self.environment = environment
         self.name = f"ogbench:{environment}"
         self.instruction, self.horizon = known.instruction, known.horizon
-        self.observation = ObservationSpec({"state": ArraySpec((known.state_dim,))})
+        self.observation = known.observation
         is_maze = environment.startswith("pointmaze")
         self.action = _POINT if is_maze else _ARM
         self.skill = "navigate" if is_maze else "arrange"
@@ -79,6 +90,10 @@ class OGBench(ForeignTask):
     def begin(self, simulation: GymEnv, seed: int) -> tuple[Array, Mapping[str, Any]]:
         """The initial state and the goal of a seed."""
         return reset(simulation, seed, {"task_id": seed % GOALS + 1})
+
+    def unpack(self, raw: Any) -> dict[str, Array]:
+        """The state, or the picture."""
+        return {key: np.asarray(raw, spec.dtype) for key, spec in self.observation.arrays.items()}
 
 
 def make_simulation(environment: str, **settings: Any) -> GymEnv:

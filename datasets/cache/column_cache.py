@@ -1,7 +1,7 @@
 """The training cache on disk: a store's steps as append-only binary columns, each episode decoded once.
 
     header.json       the format's version, the schema's hash, and the cache's own name
-    state.f32         (rows, D)   ObservationSpec.pack_state of every step, final observations included
+    state.f32         (rows, D)   ObservationSpec.pack_state of every step, final observations included; D may be 0
     action.f32        (rows, A)
     reward.f32        (rows,)
     episodes.jsonl    one line per episode: the commit record, written only when the episode's rows are durable
@@ -85,12 +85,14 @@ class ColumnCache:
 
     def arrays(self) -> dict[str, Floats]:
         """The committed rows as read-only memory maps: state (R, D), action (R, A), reward (R,)."""
-        # Not copy-on-write: the kernel counts such a map as memory, and refuses one that is larger than the machine's.
-        maps = {
-            name: np.memmap(self._column(name), np.float32, mode="r", shape=(self.rows, width))
-            for name, width in self._widths.items()
-        }
+        maps = {name: self._map(name, width) for name, width in self._widths.items()}
         return {**maps, "reward": maps["reward"][:, 0]}
+
+    def _map(self, name: str, width: int) -> Floats:
+        if not width:  # a store of pictures alone has no state, and nothing cannot be mapped
+            return np.zeros((self.rows, 0), np.float32)
+        # Not copy-on-write: the kernel counts such a map as memory, and refuses one that is larger than the machine's.
+        return np.memmap(self._column(name), np.float32, mode="r", shape=(self.rows, width))
 
     def _commit(self, pending: list[tuple[int, Episode]]) -> None:
         episodes = [episode for _, episode in pending]

@@ -28,6 +28,7 @@ from flywheel.core.files import write_atomically
 from flywheel.core.lineage import code_version, json_hash
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.store import EpisodeStore
+from flywheel.robots._graphics import chosen_graphics
 from flywheel.rollout.workers import run_job
 from flywheel.tasks.ogbench import WORLDS, OGBench
 from reproductions.ogbench.scripts import STEPS, Script, navigate, play
@@ -97,7 +98,8 @@ class GenerateJob:
     def open(self) -> Iterator[Callable[[int], None]]:
         """Yields the function that makes and stores the episode of a seed."""
         task = self.data.make_task()
-        script = _SCRIPTS[self.data.script](self.data.environment)
+        with chosen_graphics():  # it imports MuJoCo
+            script = _SCRIPTS[self.data.script](self.data.environment)
         with _open(self.data, self.root).writer() as writer:
 
             def work(seed: int) -> None:
@@ -118,10 +120,11 @@ def episode_id(name: str, seed: int) -> str:
 
 def content(name: str, store: EpisodeStore, episodes: int = EPISODES) -> tuple[list[Episode], str]:
     """A data set's episodes in the order of their seeds, and the SHA-256 of their observations and actions."""
+    (key,) = store.schema.observation.arrays
     found = [store.read(episode_id(name, seed)) for seed in range(episodes)]
     digest = hashlib.sha256()
     for episode in found:
-        digest.update(episode.observation["state"].tobytes() + episode.action.tobytes())
+        digest.update(episode.observation[key].tobytes() + episode.action.tobytes())
     return found, digest.hexdigest()
 
 
@@ -131,10 +134,11 @@ def export(name: str, store: EpisodeStore, path: Path, episodes: int = EPISODES)
     Every row is a step, the last of an episode, whose action means nothing, is marked in ``terminals``.
     """
     found, digest = content(name, store, episodes)
+    (key,) = store.schema.observation.arrays
     buffer = io.BytesIO()
     np.savez(
         buffer,
-        observations=np.concatenate([episode.observation["state"] for episode in found]),
+        observations=np.concatenate([episode.observation[key] for episode in found]),
         actions=np.concatenate([episode.action for episode in found]),
         terminals=np.concatenate([episode.is_last for episode in found]),
     )
@@ -144,7 +148,8 @@ def export(name: str, store: EpisodeStore, path: Path, episodes: int = EPISODES)
 
 def _episode(data: DataSet, task: OGBench, script: Script, seed: int) -> Episode:
     started = time.time_ns()
-    observations, actions = script(seed)
+    with task.showing():
+        observations, actions = script(seed)
     metadata = EpisodeMetadata(
         episode_id=episode_id(data.name, seed),
         agent_id=f"ogbench-{data.script}",
@@ -158,8 +163,9 @@ def _episode(data: DataSet, task: OGBench, script: Script, seed: int) -> Episode
         software=json.dumps(task.simulation.software, sort_keys=True),
         started_at_ns=started,
     )
-    states = [{"state": observation} for observation in observations]
-    return Episode.from_transitions(states, actions, [0.0] * len(actions), terminal=False, metadata=metadata)
+    (key,) = task.observation.arrays
+    shown = [{key: observation} for observation in observations]
+    return Episode.from_transitions(shown, actions, [0.0] * len(actions), terminal=False, metadata=metadata)
 
 
 def main(

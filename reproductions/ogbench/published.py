@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flywheel.core.errors import FlywheelError
+from flywheel.networks.augment import Augmentation
 
 ALGORITHMS = ("gcbc", "gcivl", "gciql", "crl", "hiql")
 
@@ -44,6 +45,10 @@ _ARM: dict[str, dict[str, Any]] = {
 }
 
 
+AUGMENT = Augmentation(shift=3, probability=0.5)
+"""What OGBench's agents do to pictures of 64 x 64 while they learn (p_aug 0.5, crops of a picture padded by 3)."""
+FEATURES = 512
+"""What their small impala gives of a picture."""
 DATA_SETTINGS = ("subgoal_steps", "normalise")
 """The settings that are the data's, not the agent's."""
 
@@ -62,7 +67,9 @@ def published(dataset: str, algorithm: str) -> str:
     return f"{mean} ± {deviation}"
 
 
-def check_peer(algorithm: str) -> None:
-    """Raises `FlywheelError` for an agent that OGBench's code lacks."""
+def check_peer(dataset: str, algorithm: str) -> None:
+    """Raises `FlywheelError` for an agent that OGBench's code lacks, and for pictures, which our call of it does not give."""
+    if dataset.startswith("visual-"):
+        raise FlywheelError("OGBench's own agents learn from states here; leave --code jax out for a visual data set.")
     if algorithm not in ALGORITHMS:
         raise FlywheelError(f"OGBench's code has no agent '{algorithm}'; it has {', '.join(ALGORITHMS)}.")

@@ -26,7 +26,7 @@ _RETRY = 100_000
 """Between the seeds of two attempts at one episode; more than the episodes of any data set."""
 
 Script = Callable[[int], tuple[list[Array], list[Array]]]
-"""From a seed to an episode's STEPS + 1 observations and STEPS actions, float32."""
+"""From a seed to an episode's STEPS + 1 observations, float32 states or uint8 pictures, and STEPS actions, float32."""
 
 
 def navigate(environment: str) -> Script:
@@ -44,14 +44,14 @@ def navigate(environment: str) -> Script:
         rng = np.random.default_rng(seed)
         start, goal = free[rng.integers(len(free))], corners[rng.integers(len(corners))]
         observation, _ = reset(sim, seed, {"task_info": {"init_ij": start, "goal_ij": goal}})
-        observations, actions = [np.asarray(observation, np.float32)], []
+        observations, actions = [_kept(observation)], []
         for _ in range(STEPS):
             place = sim.get_xy()
             way = next_cell(sim.xy_to_ij(place), sim.xy_to_ij(sim.cur_goal_xy)) - place
             action = way / (np.linalg.norm(way) + 1e-6) + rng.normal(0.0, MAZE_NOISE, 2)
             actions.append(np.clip(action, -1, 1).astype(np.float32))
             observation, _, _, _, info = sim.step(actions[-1])
-            observations.append(np.asarray(observation, np.float32))
+            observations.append(_kept(observation))
             if info["success"]:
                 sim.set_goal(goal_xy=sim.add_noise(sim.ij_to_xy(corners[rng.integers(len(corners))])))
         return observations, actions
@@ -67,11 +67,11 @@ def play(environment: str) -> Script:
     def attempt(seed: int) -> tuple[list[Array], list[Array], list[Array]]:
         observation, info = reset(sim, seed)
         oracle = _begin(oracles, observation, info)
-        observations, actions, positions = [np.asarray(observation, np.float32)], [], []
+        observations, actions, positions = [_kept(observation)], [], []
         for _ in range(STEPS):
             actions.append(np.clip(oracle.select_action(observation, info), -1, 1).astype(np.float32))
             observation, _, _, _, info = sim.step(actions[-1])
-            observations.append(np.asarray(observation, np.float32))
+            observations.append(_kept(observation))
             positions.append(info["prev_qpos"])
             if oracle.done:
                 oracle = _begin(oracles, *sim.set_new_target(p_stack=_stacking(environment, seed)))
@@ -80,11 +80,16 @@ def play(environment: str) -> Script:
     def run(seed: int) -> tuple[list[Array], list[Array]]:
         while True:
             observations, actions, positions = attempt(seed)
-            if environment != "scene" or _cube_is_in_sight(np.asarray(positions)):
+            if not environment.endswith("scene") or _cube_is_in_sight(np.asarray(positions)):
                 return observations, actions
             seed += _RETRY
 
     return run
+
+
+def _kept(observation: Array) -> Array:
+    """An observation as it is stored: a picture as it is, a state in single precision."""
+    return np.asarray(observation) if observation.dtype == np.uint8 else np.asarray(observation, np.float32)
 
 
 def _begin(oracles: Mapping[str, Any], observation: Array, info: Mapping[str, Any]) -> Any:
@@ -96,8 +101,9 @@ def _begin(oracles: Mapping[str, Any], observation: Array, info: Mapping[str, An
 
 def _oracles(sim: Any, environment: str) -> dict[str, Any]:
     """OGBench's own scripts for each kind of object."""
-    kinds = {"cube": ("cube",), "scene": ("cube", "button", "drawer", "window"), "puzzle": ("button",)}[environment.split("-")[0]]
-    closed = {"gripper_always_closed": True} if environment.startswith("puzzle") else {}
+    family = environment.removeprefix("visual-").split("-")[0]
+    kinds = {"cube": ("cube",), "scene": ("cube", "button", "drawer", "window"), "puzzle": ("button",)}[family]
+    closed = {"gripper_always_closed": True} if family == "puzzle" else {}
     found = {}
     for kind in kinds:
         module = importlib.import_module(f"ogbench.manipspace.oracles.plan.{kind}_plan")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.skipif(find_spec("ogbench") is None, reason="needs ogbe
 KINDS = ["ogbench:pointmaze-medium", "ogbench:cube-single", "ogbench:scene", "ogbench:puzzle-3x3"]
 
 
-@pytest.mark.parametrize("environment", WORLDS)
+@pytest.mark.parametrize("environment", [name for name in WORLDS if not name.startswith("visual-")])
 def test_what_is_declared_is_what_is_built(environment: str) -> None:
     from gymnasium.envs.registration import spec
 
@@ -52,6 +54,38 @@ def test_a_seed_repeats_whatever_came_before(name: str) -> None:
 
     for first, second in zip(begin(7), begin(8, 3, 7), strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.slow
+def test_a_visual_world_shows_pictures_and_a_goals_picture() -> None:
+    """In a process of its own: another test of this one may have imported TensorFlow."""
+    script = """
+import numpy as np
+from flywheel.tasks.env import make_env
+def begin(env, seed):
+    observation, info = env.reset(seed=seed)
+    env.robot.observation_spec.validate(observation)
+    env.robot.observation_spec.validate(info["goal"])
+    return observation["pixels"], info["goal"]["pixels"]
+with make_env("ogbench:visual-cube-single") as env:
+    shown, goal = begin(env, 3)
+    moved = env.step(np.ones(5, np.float32))[0]["pixels"]
+    _, other = begin(env, 4)
+    again = begin(env, 3)
+assert shown.shape == (64, 64, 3) and shown.dtype == np.uint8 and shown.std() > 5
+for left, right in ((shown, goal), (shown, moved), (goal, other)):
+    assert not np.array_equal(left, right)
+assert np.array_equal(shown, again[0]) and np.array_equal(goal, again[1])
+"""
+    drawn = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert drawn.returncode == 0, drawn.stderr
+
+
+def test_visual_worlds_are_those_of_the_arm() -> None:
+    task = make_task("ogbench:visual-scene")
+    assert (list(task.observation.arrays), task.horizon) == (["pixels"], WORLDS["scene"].horizon)
+    with pytest.raises(FlywheelError, match="visual-pointmaze-medium"):
+        make_task("ogbench:visual-pointmaze-medium")
 
 
 def test_consecutive_seeds_reach_for_each_goal_in_turn() -> None:
