@@ -51,8 +51,13 @@ class Result:
     @property
     def budget(self) -> str:
         """What may be compared with each other, in words."""
-        net = "x".join(map(str, self.hidden))
+        net = "x".join([*map(str, self.hidden), *self.network])
         return f"{self.updates:,} x {self.batch_size}, {net}, {self.data['episodes']} episodes"
+
+    @property
+    def network(self) -> tuple[str, ...]:
+        """What looks at pictures, where there are any."""
+        return (self.settings["network"],) if "network" in self.settings else ()
 
     @property
     def episodes(self) -> int:
@@ -62,7 +67,7 @@ class Result:
     @property
     def file_name(self) -> str:
         """The name of the file that holds it; another budget of updates or data is another file."""
-        budget = f"{self.updates}x{self.batch_size}-{'x'.join(map(str, self.hidden))}-{self.data['episodes']}"
+        budget = f"{self.updates}x{self.batch_size}-{'x'.join([*map(str, self.hidden), *self.network])}-{self.data['episodes']}"
         return f"{self.dataset}-{self.algorithm}-{self.code}-{budget}-seed{self.seed}.json"
 
     def save(self, folder: Path) -> Path:
