@@ -7,13 +7,13 @@ import fcntl
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flywheel.core.errors import FlywheelError
 from flywheel.core.files import fsync_folder
-from flywheel.datasets.labels import Entry, Label, Value, check_label, encode_label, extend_chain, parse_label, scan_labels, whole
+from flywheel.datasets.labels import Entry, Label, check_label, encode_label, extend_chain, parse_label, scan_labels, whole
 from flywheel.datasets.tfrecord import Damage, DamageWarning
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -162,12 +162,19 @@ def _tail(descriptor: int, size: int) -> bytes:
     return tail[tail.rfind(b"\n") + 1 :]
 
 
+def standing(labels: Iterable[Label], field: str) -> list[Label]:
+    """Of an episode's labels, oldest first, those of a field that no undo took back; the last one holds."""
+    found: list[Label] = []
+    for label in labels:
+        if label.field == field:
+            found.pop() if label.undo and found else found.append(label)
+    return found
+
+
 def undone(entries: Sequence[Entry], episode_id: str, field: str, by: str, reason: str) -> Label:
     """The label that takes the newest standing one of a field back; raises `FlywheelError` if none stands."""
-    standing: list[Value] = []
-    for label in (entry.label for entry in entries if entry.label.field == field):
-        standing.pop() if label.undo and standing else standing.append(label.value)
-    if not standing:
+    found = standing((entry.label for entry in entries), field)
+    if not found:
         raise FlywheelError(f"Episode '{episode_id}' has no '{field}' label to undo; 'flywheel store history' shows them.")
-    before = standing[-2] if len(standing) > 1 else None
+    before = found[-2].value if len(found) > 1 else None
     return Label(episode_id, field, before, by, reason, time.time_ns(), undo=True)

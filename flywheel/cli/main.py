@@ -25,6 +25,8 @@ COMMANDS = {
     "deploy": "Run a policy on a robot behind the safety layer, recording its episodes",
     "import": "Append the episodes of a foreign data set (RLDS, robomimic, LeRobot, Minari, D4RL, ...) to a store",
     "export": "Write the episodes of a store as RLDS, LeRobot, robomimic or Minari for other programs to read",
+    "label": "Label episodes as successes or failures by looking at them, in the browser",
+    "detector": "Success detectors, which tell success by pictures: train, label",
     "store": "Look into a store and label it: info, ls, show, view, query, label, snapshot, verify, sync and more",
     "lineage": "Where an episode, a policy or a snapshot comes from, and what came of it",
     "robot": "Check that a robot keeps its promises: robot check NAME",

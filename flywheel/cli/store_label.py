@@ -61,7 +61,7 @@ def label(
         raise FlywheelError(
             "Say what to label: --success, --task, --trim, --invalid, --valid, --delete or --restore; or --undo alone."
         )
-    by = by or _user()
+    by = by or user_name()
     ids = [row.episode_id for row in rows]
     if undo is not None:
         store.undo(ids, undo, by=by, reason=reason)
@@ -100,7 +100,7 @@ def history(path: StorePath, episode: Annotated[str, tyro.conf.Positional, tyro.
     console.print(table)
 
 
-def _user() -> str:
+def user_name() -> str:
     """The user's name; where the system has none, as in a container that runs as a bare number, that number."""
     try:
         return getpass.getuser()

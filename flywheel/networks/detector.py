@@ -1,0 +1,30 @@
+"""Whether a task is done, as pictures show it: one classifier for several tasks, after MT-Opt (Kalashnikov et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from flywheel.networks.mlp import MLP, Layers
+from flywheel.networks.pictures import PictureConfig, PictureEncoder, Shape
+
+
+class SuccessClassifier(nn.Module):
+    """Pictures of one moment and a task's number -> the logit of success; an encoder per camera, one head for all tasks."""
+
+    def __init__(self, pictures: PictureConfig, shapes: Mapping[str, Shape], tasks: int, hidden: Sequence[int]) -> None:
+        """`shapes` gives each camera's (H, W, C)."""
+        super().__init__()
+        self.tasks, self.cameras = tasks, tuple(sorted(shapes))
+        self.encoders = nn.ModuleList(PictureEncoder(pictures, shapes[camera], tasks) for camera in self.cameras)
+        self.trunk = MLP(len(self.cameras) * pictures.features + tasks, Layers(tuple(hidden)))
+        self.head = nn.Linear(hidden[-1], 1)
+
+    def forward(self, pictures: Mapping[str, Tensor], task: Tensor) -> Tensor:
+        """By camera (B, C, H, W) uint8, and (B,) the tasks' numbers -> (B,) logits."""
+        which = nn.functional.one_hot(task, self.tasks).float()
+        seen = [encode(pictures[camera], which) for camera, encode in zip(self.cameras, self.encoders, strict=True)]
+        logits: Tensor = self.head(self.trunk(torch.cat([*seen, which], dim=1)))
+        return logits.squeeze(1)
