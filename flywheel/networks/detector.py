@@ -12,7 +12,10 @@ from flywheel.networks.pictures import PictureConfig, PictureEncoder, Shape
 
 
 class SuccessClassifier(nn.Module):
-    """Pictures of one moment and a task's number -> the logit of success; an encoder per camera, one head for all tasks."""
+    """Pictures of one moment and a task's number -> the logit of success; an encoder per camera, and an output for each task.
+
+    A task that is told as an input alone is hardly learned where what is a success of one task is a failure of another.
+    """
 
     def __init__(self, pictures: PictureConfig, shapes: Mapping[str, Shape], tasks: int, hidden: Sequence[int]) -> None:
         """`shapes` gives each camera's (H, W, C)."""
@@ -20,11 +23,11 @@ class SuccessClassifier(nn.Module):
         self.tasks, self.cameras = tasks, tuple(sorted(shapes))
         self.encoders = nn.ModuleList(PictureEncoder(pictures, shapes[camera], tasks) for camera in self.cameras)
         self.trunk = MLP(len(self.cameras) * pictures.features + tasks, Layers(tuple(hidden)))
-        self.head = nn.Linear(hidden[-1], 1)
+        self.head = nn.Linear(hidden[-1], tasks)
 
     def forward(self, pictures: Mapping[str, Tensor], task: Tensor) -> Tensor:
         """By camera (B, C, H, W) uint8, and (B,) the tasks' numbers -> (B,) logits."""
         which = nn.functional.one_hot(task, self.tasks).float()
         seen = [encode(pictures[camera], which) for camera, encode in zip(self.cameras, self.encoders, strict=True)]
         logits: Tensor = self.head(self.trunk(torch.cat([*seen, which], dim=1)))
-        return logits.squeeze(1)
+        return logits.gather(1, task[:, None]).squeeze(1)
