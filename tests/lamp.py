@@ -42,7 +42,7 @@ def episode(task: str, seed: int, *, steps: int = 12) -> Episode:
 
 def picture(rng: np.random.Generator, channel: int, brightness: int) -> np.ndarray:
     """A square at about the middle, in noise."""
-    pixels = rng.integers(0, 40, CAMERA.shape).astype(np.uint8)
+    pixels = rng.integers(0, 20, CAMERA.shape).astype(np.uint8)
     top, left = rng.integers(5, 9, 2)
     pixels[top : top + 6, left : left + 6, channel] = brightness
     return pixels

@@ -72,6 +72,7 @@ class Session:
         """What the page shows now: the episode that is asked about, None at the end, and how far it is."""
         with self._lock:
             self._take_retrained()
+            episode = self._episode()  # first, as one that cannot be read is passed over
             labelled = sum(answer.success is not None for answer in self._answers)
             return {
                 "store": self.store.name,
@@ -85,7 +86,7 @@ class Session:
                 "is_retraining": self._trains,
                 "notice": self._notice,
                 "can_undo": bool(self._answers),
-                "episode": self._episode(),
+                "episode": episode,
             }
 
     def answer(self, episode_id: str, success: bool | None) -> dict[str, Any]:

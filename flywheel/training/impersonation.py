@@ -11,7 +11,7 @@ Rebalancing gives every task the same share of each batch, and its successes the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -27,6 +27,10 @@ from flywheel.tasks.base import Task, make_task
 
 Impersonate = Literal["orig", "skill", "all"]
 """To which tasks an episode is offered: to its own alone, to those of its skill group, to all."""
+
+
+Accepts = Callable[[str, str], int | None]
+"""Called with an episode's id and a task: the step, counted from 0, at which a learned detector accepts it, or None."""
 
 
 class _Offer(NamedTuple):
@@ -64,7 +68,12 @@ class TaskOutcome:
 
 
 def impersonate(
-    table: EpisodeTable, state: Floats, spec: ObservationSpec, tasks: Sequence[str], mode: Impersonate
+    table: EpisodeTable,
+    state: Floats,
+    spec: ObservationSpec,
+    tasks: Sequence[str],
+    mode: Impersonate,
+    accepts: Accepts | None = None,
 ) -> EpisodeTable:
     """The episodes of some tasks, and those of others that are offered to them: rows are shared, nothing is copied.
 
@@ -74,6 +83,7 @@ def impersonate(
         spec: What the states' dimensions mean.
         tasks: The tasks, by name.
         mode: Who is offered what. Episodes of other tasks than `tasks` are offered too.
+        accepts: A learned detector that decides in the place of the tasks' own, which look at states.
 
     A task that looks for objects which the observations do not show is offered nothing. Raises `FlywheelError` for a task without
     a single episode, for one that is named twice and, where episodes are offered, for one that has no file in tasks/.
@@ -81,13 +91,16 @@ def impersonate(
     if len(set(tasks)) < len(tasks):
         raise FlywheelError(f"A task is named twice in {', '.join(tasks)}; name each once.")
     owners = sorted(set(table.task.tolist()))
-    others = {own: _others(own, tasks, spec, mode) for own in owners}
+    keys = None if accepts else spec.state_keys
+    others = {own: _others(own, tasks, keys, mode) for own in owners}
     offers = []
     for episode, own in enumerate(table.task.tolist()):
         if own in tasks:
             offers.append(_own(table, episode, tasks.index(own)))
         for number, task in others[own]:
-            offers += _judged(table, state, spec, episode, task, number)
+            name = table.episode_id[episode]
+            done = accepts(name, task.name) if accepts else _first_success(table, state, spec, episode, task)
+            offers += _offered(table, episode, number, done)
     return _as_table(table, offers, tasks)
 
 
@@ -114,22 +127,27 @@ def _own(table: EpisodeTable, episode: int, number: int) -> _Offer:
     return _Offer(episode, number, length, bool(table.success[episode]), bool(table.terminal[episode]))
 
 
-def _others(own: str, tasks: Sequence[str], spec: ObservationSpec, mode: Impersonate) -> list[tuple[int, Task]]:
-    """The tasks, with their numbers, that an episode of one is offered to beside its own."""
+def _others(own: str, tasks: Sequence[str], keys: Sequence[str] | None, mode: Impersonate) -> list[tuple[int, Task]]:
+    """The tasks, with their numbers, that an episode of one is offered to beside its own; `keys` is what they must be told by."""
     if mode == "orig":
         return []  # no detector is asked, so that tasks of foreign data, which have none, can be learned too
     others = [(number, make_task(name)) for number, name in enumerate(tasks) if name != own]
     skill = make_task(own).skill if mode == "skill" else None
-    return [(number, task) for number, task in others if skill in (None, task.skill) and task.judges(spec.state_keys)]
+    return [(number, task) for number, task in others if skill in (None, task.skill) and (keys is None or task.judges(keys))]
 
 
-def _judged(table: EpisodeTable, state: Floats, spec: ObservationSpec, episode: int, task: Task, number: int) -> list[_Offer]:
-    """The episode as one of another task, or none where that was done before anything happened."""
+def _first_success(table: EpisodeTable, state: Floats, spec: ObservationSpec, episode: int, task: Task) -> int | None:
+    """The step at which a task's own detector first accepts an episode."""
     start, length = int(table.start[episode]), int(table.transitions[episode])
-    for step, row in enumerate(state[start : start + length + 1]):
-        if task.success(_unpacked(row, spec)):
-            return [_Offer(episode, number, step, True, True)] if step else []
-    return [_Offer(episode, number, length, False, False)]
+    rows = state[start : start + length + 1]
+    return next((step for step, row in enumerate(rows) if task.success(_unpacked(row, spec))), None)
+
+
+def _offered(table: EpisodeTable, episode: int, number: int, done: int | None) -> list[_Offer]:
+    """The episode as one of another task, or none where that was done before anything happened."""
+    if done is None:
+        return [_Offer(episode, number, int(table.transitions[episode]), False, False)]
+    return [_Offer(episode, number, done, True, True)] if done else []
 
 
 def _unpacked(row: Floats, spec: ObservationSpec) -> dict[str, Floats]:

@@ -41,6 +41,9 @@ class DataConfig:
     """Learn these tasks at once, with networks that are told which one it is; a reward of 1 where a task is done, else 0."""
     impersonate: Impersonate = "orig"
     """Which of `tasks` learn from an episode: its own alone, those of its skill group too, or all; their detectors judge it."""
+    detector: Path | None = None
+    """A success detector's run folder: its verdicts on pictures stand in the place of the recorded successes and rewards, and it
+    judges for which other tasks an episode counts."""
     rebalance: bool = False
     """Give each of `tasks` the same share of every batch, and its successes `success_share` of that."""
     success_share: float = 0.5

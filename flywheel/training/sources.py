@@ -15,6 +15,7 @@ from flywheel.datasets.mixture import Mixture
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.store import EpisodeStore
 from flywheel.training.recipe import DataConfig
+from flywheel.training.verdicts import with_verdicts
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +72,8 @@ def _open(path: Path, data: DataConfig, pinned: Path, on_reading: Callable[[int,
             f"{pinned} names episode '{lost}', which {store.path} can no longer read; restore the store from a copy, or give "
             "another --output to learn from the others."
         )
+    if data.detector:
+        columns = with_verdicts(columns, store, read, data.detector)
     return Source(store, read, _with_rewards(columns, data))
 
 

@@ -53,6 +53,7 @@ from flywheel.training.sight import check_sight, drawn_by, layout, look
 from flywheel.training.sources import Source, join, open_sources, snapshot_file
 from flywheel.training.team import ALONE, Team, lead
 from flywheel.training.threads import choose_threads
+from flywheel.training.verdicts import Acceptance
 
 _CONFIG = "config.yaml"
 _LARGEST_SEED = 2**63 - 1
@@ -180,7 +181,7 @@ def _prepare(config: TrainConfig, on_reading: Progress) -> _Prepared:
     sources = open_sources(config.store, config.data, config.output, on_reading)
     recorded, store = join(sources), sources[0].store
     initial = _load_initial(config.initial, store, config.data) if config.initial else None
-    columns = _offered(config.data, recorded, store)
+    columns = _offered(config.data, recorded, sources[0])
     recipe = make_recipe(config.data, algorithm_class(config.name), columns, initial, config.initial)
     if config.algorithm.tells_successes:
         check_successes(config.data, algorithm_class(config.name).relabel, columns)
@@ -189,11 +190,13 @@ def _prepare(config: TrainConfig, on_reading: Progress) -> _Prepared:
     return _Prepared(sources, columns, recipe, header, algorithm, look(config.data, sources[0].columns))
 
 
-def _offered(data: DataConfig, columns: Columns | Mixture, store: EpisodeStore) -> Columns | Mixture:
+def _offered(data: DataConfig, columns: Columns | Mixture, source: Source) -> Columns | Mixture:
     """The columns with a table of the episodes that each of several tasks learns from."""
     if not data.tasks or isinstance(columns, Mixture):
         return columns
-    table = impersonate(columns.table, columns.state, store.schema.observation, data.tasks, data.impersonate)
+    store, mode = source.store, data.impersonate
+    accepts = Acceptance.of(data.detector, store, source.snapshot, data.tasks) if data.detector and mode != "orig" else None
+    table = impersonate(columns.table, columns.state, store.schema.observation, data.tasks, mode, accepts)
     return dataclasses.replace(columns, table=table)
 
 
