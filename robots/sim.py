@@ -15,7 +15,9 @@ import numpy as np
 
 from flywheel.core.errors import FlywheelError
 from flywheel.core.lineage import package_versions
+from flywheel.core.registry import unknown
 from flywheel.core.specs import ActionSpec, Array, ArraySpec, ObservationSpec
+from flywheel.robots._frustum import only_in_view
 from flywheel.robots._graphics import GRAPHICS, MEND, chosen_graphics, drawing
 from flywheel.robots._meshes import simplify_visual_meshes
 from flywheel.robots.base import Robot, Scene
@@ -67,10 +69,10 @@ class SimRobot(Robot):
         self._control_step: Any = None
         self._renderers: dict[tuple[int, int], Any] = {}
         for camera, size in self._scene.cameras.items():
-            if camera not in _CAMERAS or min(size) < 1:
-                raise FlywheelError(
-                    f"There is no camera '{camera}' of {size} pixels; there are {', '.join(_CAMERAS)}, of any size."
-                )
+            if camera not in _CAMERAS:
+                raise FlywheelError(unknown("camera", camera, tuple(_CAMERAS)))
+            if min(size) < 1:
+                raise FlywheelError(f"A picture has no {size[0]} x {size[1]} pixels; give a larger size.")
 
     @property
     def observation_spec(self) -> ObservationSpec:
@@ -162,7 +164,10 @@ class SimRobot(Robot):
 
         renderer, options = self._renderers[height, width], mujoco.MjvOption()
         options.geomgroup[0] = 0  # collision geometry
-        renderer.update_scene(env.sim.data._data, _CAMERAS[camera], options)
+        model, data = env.sim.model._model, env.sim.data._data
+        number = model.camera(_CAMERAS[camera]).id
+        with only_in_view(model, data, number, width / height):
+            renderer.update_scene(data, number, options)
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0  # the floor's mirror draws everything twice
         picture: Array = renderer.render()
         return picture

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from flywheel.core.errors import FlywheelError
+from flywheel.robots._frustum import in_view, only_in_view
 from flywheel.robots.base import Scene
 from flywheel.robots.fake import FakeRobot
 from flywheel.robots.sim import SimRobot
 
 ROOT = Path(__file__).parents[2]
 SEEING = """
+import contextlib
 import sys
 import dataclasses
 import numpy as np
@@ -55,6 +57,14 @@ assert len(rows) > 5, "the cube is seen"
 assert seeing[0]["agentview"][:20].mean() < seeing[0]["agentview"][60:].mean() - 30, "the light table is below, not above"
 
 import mujoco
+from flywheel.robots import sim
+culled = sim.only_in_view
+sim.only_in_view = lambda *_: contextlib.nullcontext()
+for one, other in zip(seeing, episode(dataclasses.replace(SCENE, cameras=cameras)), strict=True):
+    for key in cameras:
+        assert np.array_equal(one[key], other[key]), f"{key} lacks what is in view"
+sim.only_in_view = culled
+
 with SimRobot(SCENE) as robot:
     robot.reset(SCENE)
     model, data = robot._env.sim.model._model, robot._env.sim.data._data
@@ -93,12 +103,31 @@ def test_specifications_are_known_before_connection() -> None:
 
 
 def test_cameras_that_there_are_not_are_named() -> None:
-    with pytest.raises(FlywheelError, match="no camera 'agentviw'"):
+    with pytest.raises(FlywheelError, match="no camera 'agentviw'; did you mean 'agentview'"):
         SimRobot(Scene("Lift", cameras={"agentviw": (84, 84)}))
-    with pytest.raises(FlywheelError, match=r"of \(0, 84\) pixels"):
+    with pytest.raises(FlywheelError, match="no 0 x 84 pixels"):
         SimRobot(Scene("Lift", cameras={"agentview": (0, 84)}))
     with pytest.raises(FlywheelError, match="The world 'PickPlaceCan' has no camera 'sideview'"):
         SimRobot(Scene("PickPlaceCan", cameras={"sideview": (84, 84)})).connect()
+
+
+def test_what_lies_beside_the_view_is_not_drawn() -> None:
+    scene = Scene("Lift", seed=1)
+    with SimRobot(scene) as robot:
+        robot.reset(scene)
+        model, data = robot._env.sim.model._model, robot._env.sim.data._data
+        before = model.geom_group.copy()
+        hand = model.camera("robot0_eye_in_hand").id
+        floor, base, finger = (
+            model.geom(name).id for name in ("floor", "robot0_link0_collision", "gripper0_right_finger1_visual")
+        )
+        assert in_view(model, data, hand, 1.0)[[floor, base, finger]].tolist() == [True, False, True]
+        with only_in_view(model, data, hand, 1.0):
+            assert (model.geom_group != before).any()
+        np.testing.assert_array_equal(model.geom_group, before)
+        model.light_castshadow[0] = 1
+        with only_in_view(model, data, hand, 1.0):
+            np.testing.assert_array_equal(model.geom_group, before)
 
 
 def test_what_draws_is_recorded() -> None:
