@@ -43,8 +43,8 @@ def episode(task: str, seed: int, *, steps: int = 12) -> Episode:
 def picture(rng: np.random.Generator, channel: int, brightness: int) -> np.ndarray:
     """A square at about the middle, in noise."""
     pixels = rng.integers(0, 20, CAMERA.shape).astype(np.uint8)
-    top, left = rng.integers(5, 9, 2)
-    pixels[top : top + 6, left : left + 6, channel] = brightness
+    top, left = rng.integers(3, 7, 2)
+    pixels[top : top + 10, left : left + 10, channel] = brightness
     return pixels
 
 

@@ -1,0 +1,189 @@
+"""One success detector for all simulated tasks, from pictures, measured on episodes that it never saw.
+
+    python -m reproductions.detectors              collect, train, measure
+    python -m reproductions.detectors --quick      minutes, to see that it works
+    python -m reproductions.detectors --show       the table of what is checked in
+
+Each task's script makes episodes, about half of which fail, seen by two cameras of 84 x 84; the tasks' own detectors, which look
+at the simulator's objects, say which succeeded. What is done already is not done again, and what was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from flywheel.bench.machine import describe
+from flywheel.core.errors import FlywheelError
+from flywheel.core.files import write_atomically
+from flywheel.rollout.collect import CollectConfig, collect
+from flywheel.training.detector import DetectorConfig, train_detector
+from reproductions.progress import progress
+
+RESULTS = Path(__file__).parent / "results" / "detectors"
+"""The results that are checked in."""
+WORLDS = {
+    "lift": "lift_world",
+    "lift_red": "stack_world",
+    "lift_green": "stack_world",
+    "stack": "stack_world",
+    "lift_can": "can_world",
+    "can": "can_world",
+    "square": "square_world",
+    "turn_handle": "door_world",
+    "door": "door_world",
+}
+"""The simulated tasks, and the dataset that each shares with those of its world."""
+CAMERAS = ("agentview", "eye_in_hand")
+GOALS = (0.95, 0.05)
+"""The balanced accuracy, at least, and the calibration error, at most, that are asked for of each task."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The experiment."""
+
+    episodes: int = 100
+    """Episodes of each task."""
+    updates: int = 4_000
+    """Gradient updates."""
+    held_out: float = 0.3
+    """The share of the episodes that is calibrated and measured on."""
+    seed: int = 0
+    """The training's."""
+    tasks: tuple[str, ...] = tuple(WORLDS)
+    """The tasks."""
+    robot: str = "sim"
+    """The robot, by name."""
+    root: Path = Path("runs/detectors")
+    """Where the stores and the runs are kept."""
+    results: Path = RESULTS
+    """Where the results are kept."""
+    processes: int = 1
+    """Processes for collecting."""
+    quick: bool = False
+    """Lift and Can, 16 episodes each, 50 updates; the results are kept under root alone."""
+    show: bool = False
+    """Run nothing."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One detector."""
+
+    tasks: list[str]
+    episodes: int
+    """Of each task."""
+    updates: int
+    held_out: float
+    seed: int
+    detector: str
+    """The hash of its file."""
+    temperature: float
+    measured: dict[str, Any]
+    """As `flywheel.detector.DetectorHeader` has it."""
+    training_seconds: float
+    command: str
+    machine: dict[str, Any]
+    """What it ran on, and the commit that it was trained with (``code``)."""
+
+
+def reproduce(config: Config) -> Result:
+    """The result, which is made if it is missing."""
+    name = f"{len(config.tasks)}-tasks-{config.episodes}-{config.updates}-seed{config.seed}"
+    path = config.results / f"{name}.json"
+    if path.exists():
+        return Result(**json.loads(path.read_text()))
+    stores = tuple(dict.fromkeys(_collect(config, task) for task in config.tasks))
+    run = DetectorConfig(
+        stores,
+        config.root / name,
+        config.tasks,
+        CAMERAS if config.robot.startswith("sim") else (),
+        held_out=config.held_out,
+        updates=config.updates,
+        seed=config.seed,
+        where=f"experiment = '{_EXPERIMENT}'",
+    )
+    began = time.monotonic()
+    detector = train_detector(run, progress("updates"), progress("episodes read"))
+    result = Result(
+        tasks=list(config.tasks),
+        episodes=config.episodes,
+        updates=config.updates,
+        held_out=config.held_out,
+        seed=config.seed,
+        detector=detector.checkpoint,
+        temperature=detector.header.temperature,
+        measured=detector.header.measured,
+        training_seconds=round(time.monotonic() - began, 1),
+        command=shlex.join(["python", "-m", "reproductions.detectors", *sys.argv[1:]]),
+        machine={**describe(), "code": detector.header.code_version},
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(asdict(result), indent=1) + "\n").encode())
+    return result
+
+
+def load(folder: Path) -> list[Result]:
+    """The results that a folder holds, by name."""
+    return [Result(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
+
+
+def table(result: Result) -> str:
+    """In Markdown: a row per task, and one for all of them."""
+    lines = [
+        f"| task ({result.episodes} episodes each, {result.updates:,} updates, seed {result.seed}) | held out | successes "
+        "| missed | false alarms | balanced accuracy | calibration error (adaptive) | near misses refused |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for task, values in {**result.measured["tasks"], "all": result.measured["all"]}.items():
+        counts = [str(values[key]) for key in ("count", "successes", "missed", "false_alarms")]
+        errors = f"{values['calibration_error']:.3f} ({values['adaptive_calibration_error']:.3f})"
+        refused = f"{values['refused']:.1%} of {values['near_misses']}"
+        accuracy = f"{values['balanced_accuracy']:.1%}"
+        lines.append(f"| {' | '.join([task, *counts, accuracy, errors, refused])} |")
+    return "\n".join(lines)
+
+
+_EXPERIMENT = "detectors"
+
+
+def _collect(config: Config, task: str) -> Path:
+    found = collect(
+        CollectConfig(
+            task,
+            config.robot,
+            store=config.root / "data",
+            dataset=WORLDS[task],
+            episodes=config.episodes,
+            experiment=_EXPERIMENT,
+            processes=config.processes,
+            cameras=CAMERAS,
+        ),
+        progress(f"episodes of {task}"),
+    )
+    return found.dataset
+
+
+def main(config: Annotated[Config, tyro.conf.arg(name="")]) -> None:
+    """Print the table."""
+    if config.quick:
+        tasks = ("lift", "can")
+        config = replace(config, tasks=tasks, episodes=16, updates=50, held_out=0.5, results=config.root / "quick")
+    for result in load(config.results) if config.show else [reproduce(config)]:
+        print(table(result))
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Config, description=__doc__))
+    except FlywheelError as error:
+        sys.exit(str(error))
