@@ -33,8 +33,8 @@ Progress = Callable[[int, int], None]
 class MomentConfig:
     """Which moments of an episode are shown to a detector, and whether as successes."""
 
-    final: int = 2
-    """Observations at the end of an episode that count as its outcome, one step apart."""
+    final: int = 1
+    """Observations at the end of an episode that count as its outcome; more than one only where success lasts."""
     near: int = 5
     """Steps before the end of a success from which on it surely was none yet; further moments lie ever further apart."""
 

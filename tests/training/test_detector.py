@@ -8,16 +8,18 @@ import pytest
 
 from flywheel.core.errors import FlywheelError
 from flywheel.detector import DETECTOR_FILE, SuccessDetector
+from flywheel.networks.augment import Augmentation
 from flywheel.networks.pictures import PictureConfig
 from flywheel.training.detector import MEASURED_FILE, RELIABILITY_FILE, DetectorConfig, load_config, train_detector
 from tests import arm
 from tests.lamp import episode, make_store
 
-SMALL = PictureConfig(network="impala", features=16)
+SMALL = PictureConfig(network="drq", features=16)
 
 
 def config(tmp_path: Path, output: str = "run", **settings: object) -> DetectorConfig:
-    values = {"updates": 60, "batch_size": 32, "learning_rate": 2e-3, "held_out": 0.4, "save_every": 10, **settings}
+    values = {"updates": 120, "batch_size": 32, "learning_rate": 3e-3, "held_out": 0.4, "save_every": 10, **settings}
+    values = {"augment": Augmentation(shift=1), **values}
     return DetectorConfig((tmp_path,), tmp_path / output, pictures=SMALL, hidden=(32,), **values)
 
 
@@ -42,7 +44,7 @@ def test_success_is_told_by_pictures_and_task(run: Path) -> None:
     assert detector.name == f"detector-{detector.checkpoint[:8]}"
     for name in (MEASURED_FILE, RELIABILITY_FILE):
         assert (run / name).stat().st_size > 0
-    assert load_config(run / "config.yaml").updates == 60
+    assert load_config(run / "config.yaml").updates == 120
 
 
 def test_a_killed_run_goes_on_to_the_same_detector(run: Path, tmp_path: Path) -> None:
