@@ -135,11 +135,11 @@ def _run(config: DetectorConfig, on_progress: Progress, on_reading: Progress) ->
     header = _header(config, sources, initial)
     for source in sources:
         check_cameras(source.store, header.cameras)
+    network = _build(config, header, initial)
     episodes = [(source.store, source.rows) for source in sources]
     moments = read_moments(episodes, header.tasks, tuple(header.cameras), config.moments, config.held_out, on_reading)
     _check_outcomes(moments, header.tasks)
     _claim(config, sources)
-    network = _build(config, header, initial)
     _fit(config, moments, network, on_progress)
     _finish(config, header, moments, network)
 
