@@ -95,7 +95,7 @@ def test_batches_have_the_shapes_and_types_that_algorithms_expect(tmp_path: Path
         (TaskReward(), False),
         (Hindsight(), True),
         (ActionableGoals(), True),
-        (TaskGoal(np.ones(4, np.float32)), True),
+        (TaskGoal({"state": np.ones(4, np.float32)}), True),
     ):
         batch = _batch(columns, relabeler)
         assert batch.observation["state"].shape == batch.next_observation["state"].shape == (200, 4)
