@@ -95,7 +95,8 @@ class Recorder:
             robot: Its name.
             metadata: Other fields of `EpisodeMetadata`. The start, the code's version and the controller are filled in.
 
-        Raises `FlywheelError` for an unknown field, an id that is stored already, and while another episode is being recorded.
+        Raises `FlywheelError` for an unknown field, an id that is stored already, and while another episode is being recorded;
+        `RecorderError` if the recorder's process has died since the last call, after which this may be tried again.
         """
         session, outcomes = self._session, self._session.outcomes
         session.hear()

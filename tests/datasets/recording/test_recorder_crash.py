@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -46,6 +47,7 @@ from tests.datasets.recording.record_script import (
 )
 
 SCRIPT = Path(__file__).with_name("record_script.py")
+Result = TypeVar("Result")
 
 
 def test_a_killed_recorder_process_is_started_again(store: EpisodeStore, recorder: Recorder) -> None:
@@ -66,7 +68,7 @@ def test_a_recorder_process_that_is_killed_over_and_over_loses_nothing(store: Ep
     rng = np.random.default_rng(3)
     with store.recorder(ring_bytes=1 << 20) as recorder:
         for turn in range(6):
-            with recorder.episode(episode_id=f"episode-{turn}") as episode:
+            with insist(partial(recorder.episode, episode_id=f"episode-{turn}")) as episode:
                 killed_at = int(rng.integers(60))
                 for number in range(60):
                     if number == killed_at:
@@ -84,8 +86,8 @@ def test_a_recorder_process_that_is_killed_over_and_over_loses_nothing(store: Ep
     assert verify(store).sound
 
 
-def insist(call: Callable[[], None]) -> None:
-    """Call it until it does not say that the recorder's process died."""
+def insist(call: Callable[[], Result]) -> Result:
+    """Call it until it does not say that the recorder's process died, which a late kill may tell the next episode only."""
     while True:
         with suppress(RecorderError):
             return call()
