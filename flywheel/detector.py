@@ -26,12 +26,13 @@ from flywheel.core.specs import Array
 from flywheel.datasets.index import IndexRow
 from flywheel.datasets.moments import check_cameras, read_pictures
 from flywheel.datasets.store import EpisodeStore
+from flywheel.networks.backbones import without_reading_weights
 from flywheel.networks.detector import SuccessClassifier
 from flywheel.networks.pictures import PictureConfig, Shape
 
 DETECTOR_FILE = "detector.safetensors"
 _HEADER = "flywheel"
-_FORMAT = 1
+_FORMAT = 2
 _NAME = "detector-"
 _AT_ONCE = 256
 """Moments that the network judges together."""
@@ -48,8 +49,9 @@ class DetectorHeader:
     pictures: dict[str, Any]
     """The configuration of its encoders."""
     hidden: tuple[int, ...]
-    temperature: float
-    """What logits are divided by, so that a probability of 0.9 is right nine times in ten (Guo et al. 2017)."""
+    scale: float
+    offsets: tuple[float, ...]
+    """What logits are multiplied by, and what is added for each task, so that a probability of 0.9 is right nine times in ten."""
     snapshots: tuple[str, ...]
     """The hashes of the snapshots that it learned from and was measured on, one per store."""
     measured: dict[str, Any] = field(default_factory=dict)
@@ -82,7 +84,8 @@ class SuccessDetector:
             raise FlywheelError(f"There is no detector at {file}; train one first (flywheel detector train).") from None
         try:
             header = _read_header(data)
-            network = build_classifier(header)
+            with without_reading_weights():
+                network = build_classifier(header)
             network.load_state_dict(load(data))
         except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             why = str(error).splitlines()[0].rstrip(":")
@@ -101,7 +104,7 @@ class SuccessDetector:
         for start in range(0, count, _AT_ONCE):
             seen = {camera: _as_batch(pictures[camera][start : start + _AT_ONCE]) for camera in self.cameras}
             which = torch.full((min(_AT_ONCE, count - start),), number)
-            parts.append(torch.sigmoid(self.network(seen, which).double() / self.header.temperature))
+            parts.append(torch.sigmoid(self.header.scale * self.network(seen, which).double() + self.header.offsets[number]))
         found: NDArray[np.float64] = torch.cat(parts).numpy()
         return found
 

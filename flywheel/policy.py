@@ -25,6 +25,7 @@ from flywheel.core.lineage import content_hash
 from flywheel.core.specs import ActionSpec, Array, ArraySpec, Observation, ObservationSpec
 from flywheel.datasets.colors import check_colors
 from flywheel.datasets.pictures import Encoding, as_stored
+from flywheel.networks.backbones import without_reading_weights
 from flywheel.networks.pictures import Shape
 
 POLICY_FILE = "policy.safetensors"
@@ -117,7 +118,8 @@ class LearnedPolicy:
             tensors = load(data)
             header = _read_header(data)
             goal, usual = (_taken(tensors, prefix) for prefix in (_GOAL, _USUAL))
-            algorithm = build_algorithm(header)
+            with without_reading_weights():
+                algorithm = build_algorithm(header)
             algorithm.load_state_dict(tensors)
         except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             why = str(error).splitlines()[0].rstrip(":")

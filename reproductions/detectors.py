@@ -86,7 +86,9 @@ class Result:
     seed: int
     detector: str
     """The hash of its file."""
-    temperature: float
+    scale: float
+    offsets: tuple[float, ...]
+    """Its calibration."""
     measured: dict[str, Any]
     """As `flywheel.detector.DetectorHeader` has it."""
     training_seconds: float
@@ -121,7 +123,8 @@ def reproduce(config: Config) -> Result:
         held_out=config.held_out,
         seed=config.seed,
         detector=detector.checkpoint,
-        temperature=detector.header.temperature,
+        scale=detector.header.scale,
+        offsets=detector.header.offsets,
         measured=detector.header.measured,
         training_seconds=round(time.monotonic() - began, 1),
         command=shlex.join(["python", "-m", "reproductions.detectors", *sys.argv[1:]]),

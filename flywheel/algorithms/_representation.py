@@ -55,9 +55,9 @@ class RepresentationConfig:
 class Representation(nn.Module):
     """The networks of the objectives, over an encoder that is not its own."""
 
-    def __init__(self, config: RepresentationConfig, encoder: CameraEncoder) -> None:
+    def __init__(self, config: RepresentationConfig, encoder: CameraEncoder, bottleneck: float = 0.0) -> None:
         super().__init__()
-        self.config, self.keys = config, encoder.keys
+        self.config, self.keys, self.bottleneck = config, encoder.keys, bottleneck
         self.similarity = nn.Linear(encoder.feature_dim, encoder.feature_dim, bias=False)
         self.similarity.requires_grad_(bool(config.contrastive or config.time_contrastive))
         channels = encoder.channels.values() if config.reconstruction else ()
@@ -67,6 +67,8 @@ class Representation(nn.Module):
         """The weighted losses, one scalar each, and the bottleneck's where the encoder has one."""
         features = encoder(batch.observation, batch.goal)
         found: dict[str, Tensor] = {}
+        if self.bottleneck:  # at once: the next pass, which has no gradient, overwrites it
+            found["bottleneck"] = self.bottleneck * encoder.divergence
         if self.config.contrastive:
             moved = {key: random_shift(batch.observation[key], _SHIFT) for key in self.keys}
             with torch.no_grad():

@@ -104,17 +104,18 @@ class Algorithm(nn.Module, ABC):
         is_separate = sizes.pictures and config.encoder.actor == "separate"
         self.actor_encoder: StateEncoder | None = make_encoder(config.encoder, sizes) if is_separate else None
         self._actor_is_detached = config.encoder.actor == "detached"
-        self._bottleneck = config.encoder.bottleneck if sizes.pictures else 0.0
-        self.representation = self._make_representation(config.representation)
+        self.representation = self._make_representation(
+            config.representation, config.encoder.bottleneck if sizes.pictures else 0.0
+        )
         self.action_dim = sizes.action
         self._metrics: dict[str, Tensor] = {}
 
-    def _make_representation(self, config: RepresentationConfig) -> Representation | None:
-        if config.is_off and not self._bottleneck:
+    def _make_representation(self, config: RepresentationConfig, bottleneck: float) -> Representation | None:
+        if config.is_off and not bottleneck:
             return None
         if not isinstance(self.encoder, CameraEncoder):
             raise FlywheelError("A representation of pictures needs pictures; name cameras (--data.pictures).")
-        return Representation(config, self.encoder)
+        return Representation(config, self.encoder, bottleneck)
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -126,8 +127,6 @@ class Algorithm(nn.Module, ABC):
             return self.losses(batch)
         assert isinstance(self.encoder, CameraEncoder)
         beside = self.representation.losses(self.encoder, batch)
-        if self._bottleneck:
-            beside["bottleneck"] = self._bottleneck * self.encoder.divergence
         return self.losses(batch) | beside
 
     @abstractmethod

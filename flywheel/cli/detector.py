@@ -59,7 +59,7 @@ def report(detector: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar
     judge = SuccessDetector.load(detector)
     _print_measured(judge)
     seen = ", ".join(f"{name} {height} x {width}" for name, (height, width, _) in judge.header.cameras.items())
-    say(f"{judge.name} sees {seen}, has had {judge.header.updates:,} updates, and divides by {judge.header.temperature:.2f}.")
+    say(f"{judge.name} sees {seen}, has had {judge.header.updates:,} updates, and scales by {judge.header.scale:.2f}.")
 
 
 def _print_measured(detector: SuccessDetector) -> None:

@@ -63,6 +63,7 @@ class Session:
         self._seed = seed
         self._answers: list[Answer] = []
         self._retraining, self._retrain_after = retraining, retrain_after
+        self._unreadable = 0
         self._contradictions, self._trains = 0, False
         self._notice = ""
         self._pictures: OrderedDict[str, Mapping[str, list[bytes]]] = OrderedDict()
@@ -70,15 +71,15 @@ class Session:
 
     def state(self) -> dict[str, Any]:
         """What the page shows now: the episode that is asked about, None at the end, and how far it is."""
+        self._take_retrained()
         with self._lock:
-            self._take_retrained()
             episode = self._episode()  # first, as one that cannot be read is passed over
             labelled = sum(answer.success is not None for answer in self._answers)
             return {
                 "store": self.store.name,
                 "operator": self.operator,
                 "labelled": labelled,
-                "skipped": len(self._answers) - labelled,
+                "skipped": len(self._answers) - labelled + self._unreadable,
                 "total": len(self._rows),
                 "detector": self.detector.name if self.detector else "",
                 "contradictions": self._contradictions,
@@ -102,7 +103,7 @@ class Session:
                 self._answers.append(Answer(episode_id, success))
                 self._notice = ""
                 self._count(episode_id, success, 1)
-            return self.state()
+        return self.state()
 
     def undo(self) -> dict[str, Any]:
         """Take the last answer back, and ask again; raises `FlywheelError` if it cannot be stored."""
@@ -114,7 +115,7 @@ class Session:
                 self._answers.pop()
                 self._waiting.insert(0, last.episode_id)
                 self._count(last.episode_id, last.success, -1)
-            return self.state()
+        return self.state()
 
     def picture(self, episode_id: str, camera: str, step: int) -> bytes | None:
         """A picture as a PNG or JPEG file; None if there is none."""
@@ -131,7 +132,8 @@ class Session:
                 cameras = list(self._load(row.episode_id))
             except FlywheelError as error:  # damaged, or deleted meanwhile
                 self._notice = str(error)
-                self._answers.append(Answer(self._waiting.pop(0), None))
+                self._waiting.pop(0)  # for good: to take the last answer back must not ask about it again
+                self._unreadable += 1
                 continue
             return {
                 "id": row.episode_id,
@@ -162,16 +164,26 @@ class Session:
             self._retraining.start()
 
     def _take_retrained(self) -> None:
-        if not self._trains or self._retraining is None:
+        with self._lock:
+            if not self._trains or self._retraining is None:
+                return
+            rows = [self._rows[name] for name in self._waiting]
+            try:
+                detector = self._retraining.poll()
+            except FlywheelError as error:
+                self._trains, self._notice = False, f"The detector was not trained again: {error}"
+                return
+        if detector is None:
             return
         try:
-            detector = self._retraining.poll()
+            opinions = form_opinions(self.store, detector, rows)  # takes a while, in which the person goes on
         except FlywheelError as error:
-            self._trains, self._notice = False, f"The detector was not trained again: {error}"
+            with self._lock:
+                self._trains, self._notice = False, f"The detector that was trained again cannot judge the episodes: {error}"
             return
-        if detector is not None:
+        with self._lock:
             self.detector, self._trains = detector, False
-            self._opinions |= form_opinions(self.store, detector, [self._rows[name] for name in self._waiting])
+            self._opinions |= opinions
             # What is shown stays: nobody should answer about an episode that has just been exchanged.
             self._waiting[1:] = arrange(self._waiting[1:], self._opinions, self._seed)
             self._notice = f"Trained again: {detector.name} has put the remaining episodes in a new order."

@@ -62,14 +62,16 @@ class Augmentation:
         keys = [key for key, value in sorted(batch.observation.items()) if value.dtype == torch.uint8 and value.dim() == 4]
         if self.is_off or not keys:
             return batch
-        seeds = torch.randint(_LARGEST_SEED, (len(_SEEN),)).tolist()
+        seeds = torch.randint(_LARGEST_SEED, (len(_SEEN), len(keys))).tolist()
         changed: dict[str, Any] = {}
-        for name, seed in zip(_SEEN, seeds, strict=True):
+        for name, own in zip(_SEEN, seeds, strict=True):
             observation = getattr(batch, name)
             if observation is not None:
-                generator = torch.Generator(batch.action.device).manual_seed(seeds[0] if self.consistent else seed)
-                shown = [key for key in keys if key in observation]
-                changed[name] = {**observation, **{key: self.pictures(observation[key], generator) for key in shown}}
+                seed_of = dict(zip(keys, seeds[0] if self.consistent else own, strict=True))
+                shown = {key: seed for key, seed in seed_of.items() if key in observation}  # a goal is shown by some cameras
+                generators = {key: torch.Generator(batch.action.device).manual_seed(seed) for key, seed in shown.items()}
+                moved = {key: self.pictures(observation[key], generator) for key, generator in generators.items()}
+                changed[name] = {**observation, **moved}
         return replace(batch, **changed)
 
     def pictures(self, pictures: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -115,17 +117,19 @@ def centre_crop(pictures: Tensor, height: int, width: int) -> Tensor:
 def jitter(
     pictures: Tensor, brightness: float, contrast: float, saturation: float, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Change the light and the colours of each of (B, C, H, W) pictures, C a multiple of 3 or 1, by factors of its own.
+    """Change the light and the colours of each of (B, C, H, W) pictures by factors of its own.
 
-    As torchvision's ColorJitter, whose batched form draws one factor for a whole batch.
+    After torchvision's ColorJitter, whose batched form draws one factor for a whole batch; grey is the plain mean. Every three
+    channels are red, green and blue; where C is no multiple of 3 there are no colours to make stronger or weaker.
     """
     values = pictures.float()
     values = values * _factors(values, brightness, generator)
     mean = values.mean(dim=(1, 2, 3), keepdim=True)
     values = mean + (values - mean) * _factors(values, contrast, generator)
-    if pictures.shape[1] >= 3:
-        grey = values.mean(dim=1, keepdim=True)
-        values = grey + (values - grey) * _factors(values, saturation, generator)
+    if pictures.shape[1] % 3 == 0:
+        colors = values.view(len(values), -1, 3, *values.shape[2:])
+        grey = colors.mean(dim=2, keepdim=True)
+        values = (grey + (colors - grey) * _factors(values, saturation, generator).unsqueeze(1)).flatten(1, 2)
     return values.round().clamp(0, 255).to(pictures.dtype)
 
 

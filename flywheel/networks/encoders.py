@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +115,8 @@ class CameraEncoder(StateEncoder):
         self.apart = () if config.goal == "early" else tuple(sorted(shows))
         separate = self.apart if config.goal == "separate" else ()
         self.of_goals = nn.ModuleList(PictureEncoder(replace(config, film=False), sizes.pictures[key]) for key in separate)
+        self.divergence = torch.zeros(())
+        """How much all bottlenecks let through in the last forward pass in training mode, in nats per sample."""
         self.now_dim += config.features * len(self.keys)
         self.feature_dim = self.now_dim + config.features * len(self.apart)
 
@@ -121,24 +124,22 @@ class CameraEncoder(StateEncoder):
         """(B, F); raises `FlywheelError` where a camera's picture, a goal or a task is needed and missing."""
         features = self.now(observation)
         condition = torch.cat(features, dim=-1)
+        passed: list[Any] = []
         reached = self._given(goal) if self.goal_conditioned else {}
         for key, camera in zip(self.keys, self.cameras, strict=True):
             features.append(camera(self.shown(key, observation, reached), condition))
+            passed.append(camera.divergence)
         for number, key in enumerate(self.apart):
             encoder = self.of_goals[number] if len(self.of_goals) else self.cameras[self.keys.index(key)]
             features.append(encoder(_picture(reached, key)))
+            passed.append(encoder.divergence)
+        self.divergence = torch.stack(passed).sum()
         return torch.cat(features, dim=-1)
 
     def shown(self, key: str, observation: dict[str, Tensor], goal: dict[str, Tensor] | None) -> Tensor:
         """What a camera's network is given: its picture (B, C, H, W), with the goal's as further channels where they are."""
         picture = _picture(observation, key)
         return torch.cat([picture, _picture(self._given(goal), key)], dim=1) if key in self.stacked else picture
-
-    @property
-    def divergence(self) -> Tensor:
-        """How much all bottlenecks let through in the last forward pass in training mode, in nats per sample: a scalar."""
-        networks = [*self.cameras, *self.of_goals]
-        return torch.stack([network.divergence for network in networks]).sum()
 
 
 def make_encoder(config: PictureConfig, sizes: Sizes) -> StateEncoder:

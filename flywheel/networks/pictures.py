@@ -6,33 +6,24 @@ by groups and not by batches, whose statistics would differ between learning and
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from flywheel.core import registry
 from flywheel.core.errors import FlywheelError
 from flywheel.networks.augment import centre_crop, random_crop
+from flywheel.networks.backbones import SMALL, make_backbone
 
 Shape = tuple[int, int, int]
 """Of a picture, (height, width, channels)."""
-SMALL = ("nature", "drq", "impala")
-"""Networks of our own, by size."""
-_RESNETS = ("resnet18", "resnet34")
-"""torchvision's, with groups in the place of batches where no trained weights are given."""
-_GROUP = 16
-"""Channels that are normalised together."""
 _SPATIAL_FEATURES = 8
 """Learned weightings of each map, of `spatial_embedding` (PTR, Kumar et al. 2022)."""
 _LOG_NOISE = (-5.0, 1.0)
 """The range of a bottleneck's log standard deviation."""
-_HEADS = ("fc", "classifier", "heads", "head")
-"""What torchvision calls a model's last layers."""
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet, with which torchvision's weights were trained."""
 
@@ -81,6 +72,8 @@ class PictureConfig:
             raise FlywheelError(f"The weight of the bottleneck must be at least 0, for example 0.001, not {self.bottleneck}.")
         if self.weights is not None and self.network in SMALL:
             raise FlywheelError(f"weights are for torchvision's networks, and {self.network} is our own; leave them out.")
+        if self.bottleneck and self.actor == "separate":
+            raise FlywheelError("A bottleneck is of an encoder that critics train, too; set encoder.actor to shared or detached.")
 
 
 class PictureEncoder(nn.Module):
@@ -99,7 +92,8 @@ class PictureEncoder(nn.Module):
         self.shape, self.feature_dim = shape, config.features
         height, width, channels = _seen(config, shape)
         self.size = height, width
-        self.network = _network(config, channels)
+        self.network = make_backbone(config.network, channels, config.weights)
+        self.is_frozen = config.frozen
         if config.frozen:
             self.network.requires_grad_(False)
         maps = self._measure(channels, height, width, config.network)
@@ -114,6 +108,7 @@ class PictureEncoder(nn.Module):
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
         self.to(memory_format=torch.channels_last)
+        self.train()
 
     def forward(self, pictures: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, C, H, W) uint8, and with `film` (B, condition_dim) -> (B, F)."""
@@ -136,10 +131,10 @@ class PictureEncoder(nn.Module):
         return mean + std * torch.randn_like(mean)
 
     def train(self, mode: bool = True) -> PictureEncoder:
-        """Batch normalisation, where a trained network has it, keeps the statistics it came with."""
+        """Batch normalisation, where torchvision's networks have it, keeps its statistics; a frozen network stays as it acts."""
         super().train(mode)
         for module in self.network.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if self.is_frozen or isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         return self
 
@@ -156,7 +151,6 @@ class PictureEncoder(nn.Module):
         except (RuntimeError, ValueError, AssertionError) as error:
             why = str(error).splitlines()[0].rstrip(".")
             raise FlywheelError(f"{name} cannot see pictures of {height} x {width} ({why}); choose another.") from None
-        self.network.train()
         return tuple(maps)
 
 
@@ -191,18 +185,6 @@ class SpatialEmbedding(nn.Module):
         return torch.einsum("bcp,cpk->bck", maps.flatten(2), self.weight).flatten(1)
 
 
-class _Residual(nn.Module):
-    """x + conv(relu(conv(relu(x)))), all of the same width."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first, self.second = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        change: Tensor = self.second(torch.relu(self.first(torch.relu(maps))))
-        return maps + change
-
-
 def _seen(config: PictureConfig, shape: Shape) -> Shape:
     """What of a picture the network sees."""
     height, width, channels = shape
@@ -216,94 +198,6 @@ def _normalisation(channels: int, *, of_imagenet: bool) -> tuple[Tensor, Tensor]
     mean, std = (torch.tensor(_MEAN), torch.tensor(_STD)) if of_imagenet else (torch.full((3,), 0.5), torch.ones(3))
     of_color = torch.arange(channels) % 3
     return (1 / (255 * std))[of_color].view(-1, 1, 1), (-mean / std)[of_color].view(-1, 1, 1)
-
-
-def _network(config: PictureConfig, channels: int) -> nn.Module:
-    match config.network:
-        case "nature":
-            return _convolutions(channels, ((32, 8, 4), (64, 4, 2), (64, 3, 1)))
-        case "drq":
-            return _convolutions(channels, ((32, 3, 2), (32, 3, 1), (32, 3, 1), (32, 3, 1)))
-        case "impala":
-            widths = (channels, 16, 32, 32)
-            stages = [
-                nn.Sequential(nn.Conv2d(before, width, 3, padding=1), nn.MaxPool2d(3, 2, 1), _Residual(width))
-                for before, width in itertools.pairwise(widths)
-            ]
-            return nn.Sequential(*stages, nn.ReLU())
-    return _torchvision(config, channels)
-
-
-def _convolutions(channels: int, layers: tuple[tuple[int, int, int], ...]) -> nn.Module:
-    """Convolutions of (width, kernel, stride), each followed by a ReLU."""
-    modules: list[nn.Module] = []
-    for width, kernel, stride in layers:
-        modules += [nn.Conv2d(channels, width, kernel, stride), nn.ReLU(inplace=True)]
-        channels = width
-    return nn.Sequential(*modules)
-
-
-def _torchvision(config: PictureConfig, channels: int) -> nn.Module:
-    import torchvision
-
-    names = torchvision.models.list_models(module=torchvision.models)
-    if config.network not in names:
-        raise FlywheelError(registry.unknown("network for pictures", config.network, (*SMALL, *_RESNETS, *names)))
-    is_resnet = config.network in _RESNETS
-    settings: dict[str, Any] = {"norm_layer": _group_norm} if is_resnet and config.weights is None else {}
-    model: nn.Module = torchvision.models.get_model(config.network, weights=None, **settings)
-    if config.weights is not None:
-        _load_weights(model, config.weights, config.network)
-    if channels != 3:
-        _widen(model, channels)
-    if is_resnet:
-        return nn.Sequential(*list(model.children())[:-2])  # less its own pooling and its last layer
-    for name in _HEADS:
-        if hasattr(model, name):
-            setattr(model, name, nn.Identity())
-            return model
-    raise FlywheelError(f"The network {config.network} has no last layer that could be left out; choose another.")
-
-
-def _group_norm(channels: int) -> nn.Module:
-    return nn.GroupNorm(max(1, channels // _GROUP), channels)
-
-
-def _load_weights(model: nn.Module, path: Path, name: str) -> None:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state)
-    except FileNotFoundError:
-        raise FlywheelError(f"There are no weights at {path}; bring those of {name} there, or leave weights out.") from None
-    except Exception as error:  # whatever a damaged or foreign file makes of it
-        why = str(error).splitlines()[0].rstrip(":")
-        raise FlywheelError(f"{path} does not hold weights of {name} ({why}); give its state_dict.") from None
-
-
-def _widen(model: nn.Module, channels: int) -> None:
-    """Let the first convolution see so many channels: its weights for colours are repeated, and shared among the pictures."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            wider = nn.Conv2d(
-                channels,
-                module.out_channels,
-                module.kernel_size,  # type: ignore[arg-type]
-                module.stride,  # type: ignore[arg-type]
-                module.padding,  # type: ignore[arg-type]
-                bias=module.bias is not None,
-            )
-            repeats = math.ceil(channels / module.in_channels)
-            with torch.no_grad():
-                wider.weight.copy_(module.weight.repeat(1, repeats, 1, 1)[:, :channels] * (module.in_channels / channels))
-                if module.bias is not None and wider.bias is not None:
-                    wider.bias.copy_(module.bias)
-            model.set_submodule(name, wider)
-            return
 
 
 def _pool(config: PictureConfig, maps: tuple[int, ...]) -> nn.Module:

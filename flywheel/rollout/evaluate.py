@@ -206,6 +206,6 @@ def _frame(place: str) -> Goals:
     """The goal that ``STORE:ID`` or ``STORE:ID:STEP`` names."""
     store, _, rest = place.partition(":")
     episode, _, step = rest.partition(":")
-    if not episode or not re.fullmatch(r"-?\d*", step):
+    if not episode or not re.fullmatch(r"(-?\d+)?", step):
         raise FlywheelError(f"'{place}' names no episode's picture; write STORE:ID or STORE:ID:STEP.")
     return Goals.of_frame(EpisodeStore.open(Path(store)).read(episode), int(step or -1))

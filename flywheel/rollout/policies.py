@@ -192,3 +192,4 @@ def _check_goal(policy: LearnedPolicy, goal: Observation, source: str) -> None:
         if shape != spec.shape:
             given = f"is {shape} in the goals" if shape else "is missing in the goals"
             raise FlywheelError(f"'{key}' {given}, and the policy {source} sees it as {spec.shape}; give goals of that.")
+        spec.validate(goal[key], f"'{key}' in the goals")

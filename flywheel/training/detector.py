@@ -9,8 +9,8 @@ A run folder holds:
     measured.json         how it does on held-out episodes
     reliability.png       the same to look at
 
-Whole episodes are held out, by their ids. Their logits are divided by a temperature that was fitted to one half of them and
-measured on the other, and the other way round; the detector itself keeps the one that fits both.
+Whole episodes are held out, by their ids. Their logits are calibrated as fits one half of them and measured on the other, and the
+other way round; the detector itself keeps the calibration that fits both.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
 from flywheel.core.lineage import code_version
 from flywheel.core.precision import choose_matmul_precision
+from flywheel.core.specs import Array
 from flywheel.datasets.index import IndexRow
 from flywheel.datasets.moments import check_cameras
 from flywheel.datasets.snapshot import Snapshot
@@ -44,7 +45,7 @@ from flywheel.networks.augment import Augmentation
 from flywheel.networks.detector import SuccessClassifier
 from flywheel.networks.pictures import PictureConfig, Shape
 from flywheel.report.reliability import write_reliability
-from flywheel.training.calibration import Floats, fit_temperature, measure
+from flywheel.training.calibration import Calibration, Floats, calibrate, measure
 from flywheel.training.callbacks import AtomicCheckpointIO
 from flywheel.training.fit import CHECKPOINT, load_checkpoint
 from flywheel.training.moments import MomentConfig, Moments, Progress, read_moments, weights
@@ -165,7 +166,8 @@ def _header(config: DetectorConfig, sources: Sequence[_Source], initial: Success
         cameras=_cameras(config, sources),
         pictures=configs.to_dict(config.pictures),
         hidden=config.hidden,
-        temperature=1.0,
+        scale=1.0,
+        offsets=(0.0,) * len(tasks),
         snapshots=tuple(source.snapshot.hash for source in sources),
         parent=initial.checkpoint if initial else "",
         updates=config.updates,
@@ -253,25 +255,28 @@ def _loss(config: DetectorConfig, moments: Moments, network: SuccessClassifier, 
 def _finish(config: DetectorConfig, header: DetectorHeader, moments: Moments, network: SuccessClassifier) -> None:
     rows = np.flatnonzero((moments.part != "learned") & ((moments.before == 0) | ~moments.is_outcome))
     logits = _logits(network, moments, rows)
-    calibrated, temperature = _calibrate(moments, rows, logits)
-    probability = 1.0 / (1.0 + np.exp(-calibrated))
+    probability, calibration = _calibrate(moments, rows, logits, len(header.tasks))
     measured = _measured(moments, rows, probability, header.tasks)
     final = moments.is_outcome[rows]
     picture = config.output / RELIABILITY_FILE
     write_reliability(picture, probability[final], moments.success[rows][final], moments.task[rows][final], header.tasks)
     write_atomically(config.output / MEASURED_FILE, (json.dumps(measured, indent=1) + "\n").encode())
-    values = {**header.__dict__, "temperature": temperature, "measured": measured}
+    values = {**header.__dict__, **asdict(calibration), "measured": measured}
     save_detector(config.output / DETECTOR_FILE, DetectorHeader(**values), network)
 
 
-def _calibrate(moments: Moments, rows: Ints, logits: Floats) -> tuple[Floats, float]:
-    """Logits over the temperature of the other half, and the temperature of both; final pictures alone are fitted to."""
-    success, part, final = moments.success[rows], moments.part[rows], moments.is_outcome[rows]
-    calibrated = np.empty_like(logits)
+def _calibrate(moments: Moments, rows: Ints, logits: Floats, tasks: int) -> tuple[Floats, Calibration]:
+    """Probabilities by the calibration of the other half, and the calibration of both; final pictures alone are fitted to."""
+    success, task = moments.success[rows], moments.task[rows]
+    part, final = moments.part[rows], moments.is_outcome[rows]
+
+    def fit(chosen: Array) -> Calibration:
+        return calibrate(logits[chosen], success[chosen], task[chosen], tasks)
+
+    probability = np.empty_like(logits)
     for own, other in (("first", "second"), ("second", "first")):
-        fitted = (part == other) & final
-        calibrated[part == own] = logits[part == own] / fit_temperature(logits[fitted], success[fitted])
-    return calibrated, fit_temperature(logits[final], success[final])
+        probability[part == own] = fit((part == other) & final).probability(logits[part == own], task[part == own])
+    return probability, fit(final)
 
 
 def _measured(moments: Moments, rows: Ints, probability: Floats, tasks: Sequence[str]) -> dict[str, Any]:

@@ -206,6 +206,30 @@ def test_what_is_learned_beside_is_learned(objective: str) -> None:
     assert found[-1] < 0.7 * found[0]
 
 
+@pytest.mark.parametrize("objective", ["contrastive", "time_contrastive", "dr3"])
+@pytest.mark.parametrize("goal", ["early", "shared", "separate"])
+def test_a_bottleneck_is_charged_beside_any_objective(objective: str, goal: str) -> None:
+    beside = RepresentationConfig(**{objective: 1.0})
+    algorithm = make("gciql", representation=beside, bottleneck=0.1, goal=goal, goal_pictures=("front", "wrist"))
+    algorithm.all_losses(batch_of_pictures(0))["bottleneck"].backward()
+    noise = [p.grad for key, p in algorithm.encoder.named_parameters() if ".noise." in key]
+    assert len(noise) == (8 if goal == "separate" else 4)
+    assert all(grad is not None and grad.abs().sum() > 0 for grad in noise)
+
+
+def test_a_goals_passage_through_a_shared_bottleneck_is_charged_too() -> None:
+    algorithm, batch = make("gciql", bottleneck=0.1, goal="shared"), batch_of_pictures(0)
+    torch.manual_seed(0)
+    algorithm.encoder(batch.observation, batch.goal)
+    cameras = algorithm.encoder.cameras
+    assert algorithm.encoder.divergence.item() > sum(camera.divergence.item() for camera in cameras)
+
+
+def test_a_bottleneck_of_an_encoder_that_the_actor_alone_trains_is_refused() -> None:
+    with pytest.raises(FlywheelError, match=r"set encoder\.actor to shared or detached"):
+        make("iql", actor="separate", bottleneck=0.1)
+
+
 def test_a_bottleneck_is_for_learning_alone() -> None:
     algorithm, batch = make("bc", bottleneck=0.1), batch_of_pictures(0)
     assert not torch.equal(algorithm.encoder(batch.observation, batch.goal), algorithm.encoder(batch.observation, batch.goal))

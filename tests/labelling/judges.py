@@ -24,7 +24,7 @@ class LampDetector(SuccessDetector):
 def make_detector(number: int = 0, tasks: tuple[str, ...] = ("red", "blue")) -> LampDetector:
     """Another number is another name."""
     pictures = {"network": "impala", "features": 4}
-    header = DetectorHeader(tasks, {"camera": (SIZE, SIZE, 3)}, pictures, (4,), 1.0, ())
+    header = DetectorHeader(tasks, {"camera": (SIZE, SIZE, 3)}, pictures, (4,), 1.0, (0.0, 0.0), ())
     torch.manual_seed(0)
     assert PictureConfig(**pictures).features == 4
     return LampDetector(header, build_classifier(header), f"{number:08d}".ljust(32, "0"))

@@ -82,6 +82,10 @@ def test_an_episode_that_is_gone_is_passed_over(store: EpisodeStore) -> None:
     assert state["episode"]["id"] != first
     assert "verify" in state["notice"]
     assert state["skipped"] == 1
+    second = state["episode"]["id"]
+    session.answer(second, True)
+    state = session.undo()  # to the last answer, and not to what nobody could see
+    assert (state["episode"]["id"], state["skipped"], state["can_undo"]) == (second, 1, False)
 
 
 def test_contradictions_train_again_and_reorder_what_is_left(store: EpisodeStore) -> None:
@@ -111,6 +115,23 @@ def test_a_training_that_fails_is_told(store: EpisodeStore) -> None:
     assert state["is_retraining"]
     assert "the disk is full" in session.state()["notice"]
     assert session.detector is detector
+
+
+def test_a_detector_that_cannot_judge_after_its_training_is_told(store: EpisodeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = make_detector(), make_detector(1)
+    opinions = form_opinions(store, first, store.rows())
+    session = Session(store, store.rows(), "anna", detector=first, opinions=opinions, retraining=Trains(second), retrain_after=1)
+
+    def fail(*_: object) -> float:
+        raise FlywheelError("The store has no camera 'wrist'.")
+
+    name = asked(session)
+    session.answer(name, opinions[name] < 0.5)
+    monkeypatch.setattr(second, "judge", fail)
+    state = session.state()
+    assert "cannot judge the episodes: The store has no camera" in state["notice"]
+    assert not state["is_retraining"]
+    assert session.detector is first
 
 
 def test_instructions_are_the_tasks_own() -> None:

@@ -65,6 +65,27 @@ def test_colours_stay_in_range_and_nothing_changes_without_change() -> None:
     assert torch.equal(jitter(grey, 0.0, 0.0, 1.0, generator), grey)  # there is no colour to change
 
 
+def test_each_of_several_pictures_in_one_keeps_its_own_colours() -> None:
+    before = pictures(16, channels=6)
+    generator = torch.Generator().manual_seed(0)
+    stronger = jitter(before, 0.0, 0.0, 1.0, generator)
+    assert not torch.equal(stronger, before)
+    other = before.clone()
+    other[:, 3:] = 255 - other[:, 3:]
+    assert torch.equal(jitter(other, 0.0, 0.0, 1.0, generator.manual_seed(0))[:, :3], stronger[:, :3])
+    depth = pictures(16, channels=4)
+    assert torch.equal(jitter(depth, 0.0, 0.0, 1.0, generator), depth)
+
+
+def test_what_is_seen_by_fewer_cameras_moves_alike_too() -> None:
+    seen = {"front": pictures(8), "wrist": pictures(8, 12, 10)}
+    goal = {"wrist": seen["wrist"]}
+    both = Batch(seen, torch.zeros(8, 1), torch.zeros(8), torch.ones(8), dict(seen), goal=goal)
+    moved = Augmentation(consistent=True)(both)
+    assert torch.equal(moved.goal["wrist"], moved.observation["wrist"])
+    assert not torch.equal(moved.observation["wrist"], moved.observation["front"])
+
+
 def test_a_square_is_covered_anywhere() -> None:
     before = torch.zeros(2000, 3, 20, 20, dtype=torch.uint8)
     covered = (cutout(before, 0.5, torch.Generator().manual_seed(0)) == 128).float()

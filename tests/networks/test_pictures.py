@@ -81,6 +81,30 @@ def test_weights_come_from_a_file_and_their_statistics_stay(tmp_path: Path, suff
     torch.testing.assert_close(normalised[0, :, 0, 0], expected)
 
 
+@pytest.mark.parametrize("network", ["googlenet", "inception_v3", "mobilenet_v2", "efficientnet_b0"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_torchvisions_classifiers_learn_as_encoders_and_keep_their_statistics(network: str, frozen: bool) -> None:
+    encoder = PictureEncoder(PictureConfig(network=network, frozen=frozen, features=4), (96, 96, 3))
+    before = {key: value.clone() for key, value in encoder.network.state_dict().items()}
+    holder = torch.nn.ModuleList([encoder]).train()  # as a trainer says it, from above
+    seen = pictures(3, 96, 96, 3)
+    encoder(seen).square().sum().backward()
+    assert all(p.grad is not None for p in encoder.parameters() if p.requires_grad)
+    assert all(torch.equal(value, before[key]) for key, value in encoder.network.state_dict().items())
+    holder.eval()
+    torch.testing.assert_close(encoder(seen)[1:2], encoder(seen[1:2]), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("network", ["resnet18", "mobilenet_v2"])
+def test_statistics_stay_from_the_first_picture_on(network: str, tmp_path: Path) -> None:
+    torch.save(torchvision.models.get_model(network, weights=None).state_dict(), tmp_path / "weights.pth")
+    encoder = PictureEncoder(PictureConfig(network=network, weights=tmp_path / "weights.pth"), (64, 64, 3))
+    before = {key: value.clone() for key, value in encoder.network.named_buffers()}
+    encoder(pictures(4, 64, 64, 3))  # nobody has called train()
+    assert before
+    assert all(torch.equal(value, before[key]) for key, value in encoder.network.named_buffers())
+
+
 def test_weights_that_are_not_there_or_of_something_else_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FlywheelError, match="There are no weights at"):
         PictureEncoder(PictureConfig(network="resnet18", weights=tmp_path / "none.pth"), (64, 64, 3))

@@ -73,8 +73,9 @@ def test_an_episodes_frame_is_a_goal(made: tuple[Path, Path], tmp_path: Path) ->
         evaluate(config(made, tmp_path / "no", goal_episode=f"{made[0]}:{name}:999"))
     with pytest.raises(FlywheelError, match="write STORE:ID or STORE:ID:STEP"):
         evaluate(config(made, tmp_path / "no", goal_episode=f"{made[0]}"))
-    with pytest.raises(FlywheelError, match="write STORE:ID or STORE:ID:STEP"):
-        evaluate(config(made, tmp_path / "no", goal_episode=f"{made[0]}:{name}:last"))
+    for wrong in ("last", "-", "--1", "1-"):
+        with pytest.raises(FlywheelError, match="write STORE:ID or STORE:ID:STEP"):
+            evaluate(config(made, tmp_path / "no", goal_episode=f"{made[0]}:{name}:{wrong}"))
 
 
 def test_the_ends_of_an_evaluation_are_goals_with_their_pictures(made: tuple[Path, Path], tmp_path: Path) -> None:
@@ -114,6 +115,9 @@ def test_what_is_no_goal_picture_is_refused(made: tuple[Path, Path], tmp_path: P
     ):
         with pytest.raises(FlywheelError, match=sentence):
             evaluate(config(made, tmp_path / "output", goal_image=given))
+    np.savez(tmp_path / "floats.npz", agentview=np.zeros((1, SIZE, SIZE, 3)))
+    with pytest.raises(FlywheelError, match="'agentview' in the goals has dtype float64, which does not convert safely"):
+        evaluate(config(made, tmp_path / "output", goals=tmp_path / "floats.npz"))
     with pytest.raises(FlywheelError, match="give one of them"):
         evaluate(config(made, tmp_path / "output", goal_image=(small,), goals=tmp_path / "ends.npz"))
     with pytest.raises(FlywheelError, match="by no camera, not by one"):

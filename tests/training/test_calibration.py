@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flywheel.training.calibration import balanced_accuracy, bins, calibration_error, fit_temperature, measure
+from flywheel.training.calibration import Calibration, balanced_accuracy, bins, calibrate, calibration_error, measure
 
 
 def drawn(count: int, sharpness: float) -> tuple[np.ndarray, np.ndarray]:
@@ -14,19 +14,30 @@ def drawn(count: int, sharpness: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 4.0])
-def test_the_temperature_undoes_what_was_too_sharp_or_too_flat(sharpness: float) -> None:
+def test_calibration_undoes_what_was_too_sharp_or_too_flat_and_what_was_added(sharpness: float) -> None:
     logits, success = drawn(20_000, sharpness)
-    temperature = fit_temperature(logits, success)
-    assert temperature == pytest.approx(sharpness, rel=0.05)
-    assert calibration_error(1 / (1 + np.exp(-logits / temperature)), success) < 0.012
+    task = np.arange(len(logits)) % 2
+    added = np.array([3.0, -1.0])
+    calibration = calibrate(logits + added[task], success, task, 2)
+    assert calibration.scale == pytest.approx(1 / sharpness, rel=0.05)
+    np.testing.assert_allclose(calibration.offsets, -added / sharpness, atol=0.1)
+    assert calibration_error(calibration.probability(logits + added[task], task), success) < 0.012
 
 
-def test_a_set_without_mistakes_asks_for_no_certainty() -> None:
-    success = np.array([True, False] * 10)
-    logits = np.where(success, 8.0, -8.0)
-    confidence = 1 / (1 + np.exp(-8.0 / fit_temperature(logits, success)))
-    assert confidence == pytest.approx(11 / 12, abs=0.01)  # Platt's target for ten of ten
-    assert fit_temperature(logits[success], success[success]) == 1.0
+def test_little_evidence_changes_little_and_none_changes_nothing() -> None:
+    success, task = np.array([True, False] * 3), np.zeros(6, np.int64)
+    logits = np.where(success, 2.0, -2.0)
+    calibration = calibrate(logits, success, task, 2)
+    assert 1.0 < calibration.scale < 1.6  # six of six are right, at 0.88
+    assert calibration.offsets == pytest.approx((0.0, 0.0), abs=1e-6)
+    nothing = calibrate(logits[:0], success[:0], task[:0], 2)
+    assert (nothing.scale, nothing.offsets) == (1.0, (0.0, 0.0))
+
+
+def test_an_extreme_logit_is_no_overflow() -> None:
+    with np.errstate(all="raise", under="ignore"):
+        found = Calibration(1.0, (0.0,)).probability(np.array([-1e4, 0.0, 1e4]), np.zeros(3, np.int64))
+    assert found.tolist() == [0.0, 0.5, 1.0]
 
 
 def test_calibration_error_by_hand() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 from flywheel.core.errors import FlywheelError, SpecError
 from flywheel.core.specs import Array
@@ -65,6 +66,21 @@ def test_a_policy_that_sees_acts_where_it_is_given_its_cameras(data: Path, tmp_p
     assert len(result.results) == 2
     again = collect(CollectConfig("lift", "fake", str(tmp_path / "run"), data.parent.parent, episodes=1, processes=1))
     assert again.dataset == data  # with the cameras that it sees, so that the episode joins those it learned from
+
+
+def test_trained_weights_keep_their_statistics_and_need_no_file_once_the_policy_has_them(data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    torch.save(state, file)
+    run = config(data, tmp_path / "run", updates=2)
+    encoder = dataclasses.replace(run.algorithm.encoder, network="resnet18", weights=file)
+    policy = train(dataclasses.replace(run, algorithm=dataclasses.replace(run.algorithm, encoder=encoder)))
+    network = policy.algorithm.encoder.cameras[0].network.state_dict()
+    assert torch.equal(network["1.running_mean"], state["bn1.running_mean"])
+    assert not torch.equal(network["0.weight"], state["conv1.weight"])
+    file.unlink()
+    again = LearnedPolicy.load(tmp_path / "run")
+    np.testing.assert_array_equal(again.act(observation()), policy.act(observation()))
 
 
 def test_a_run_that_was_interrupted_ends_bit_identically(data: Path, tmp_path: Path) -> None:
