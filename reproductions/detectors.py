@@ -11,10 +11,9 @@ at the simulator's objects, say which succeeded. What is done already is not don
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,9 +21,9 @@ import tyro
 
 from flywheel.bench.machine import describe
 from flywheel.core.errors import FlywheelError
-from flywheel.core.files import write_atomically
 from flywheel.rollout.collect import CollectConfig, collect
 from flywheel.training.detector import DetectorConfig, train_detector
+from reproductions.kept import command, keep, read_all
 from reproductions.progress import progress
 
 RESULTS = Path(__file__).parent / "results" / "detectors"
@@ -127,17 +126,16 @@ def reproduce(config: Config) -> Result:
         offsets=detector.header.offsets,
         measured=detector.header.measured,
         training_seconds=round(time.monotonic() - began, 1),
-        command=shlex.join(["python", "-m", "reproductions.detectors", *sys.argv[1:]]),
+        command=command("detectors"),
         machine={**describe(), "code": detector.header.code_version},
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(asdict(result), indent=1) + "\n").encode())
+    keep(path, result)
     return result
 
 
 def load(folder: Path) -> list[Result]:
     """The results that a folder holds, by name."""
-    return [Result(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
+    return read_all(Result, folder)
 
 
 def table(result: Result) -> str:

@@ -11,11 +11,9 @@ is evaluated, on initial states that nothing was trained on or chosen by. What i
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +23,6 @@ from flywheel.algorithms.base import AlgorithmConfig
 from flywheel.bench.machine import describe
 from flywheel.core import config as configs
 from flywheel.core.errors import FlywheelError
-from flywheel.core.files import write_atomically
 from flywheel.datasets.store import EpisodeStore
 from flywheel.policy import LearnedPolicy
 from flywheel.rollout.collect import CollectConfig, collect
@@ -33,6 +30,7 @@ from flywheel.rollout.evaluate import EvaluateConfig, evaluate
 from flywheel.rollout.statistics import wilson
 from flywheel.training.recipe import DataConfig
 from flywheel.training.train import TrainConfig, algorithm_class, train
+from reproductions.kept import command, keep, read, read_all
 from reproductions.progress import progress
 
 RESULTS = Path(__file__).parent / "results" / "family"
@@ -105,7 +103,7 @@ def reproduce(config: Config) -> list[Result]:
 
 def load(folder: Path) -> list[Result]:
     """The results that a folder holds, by task, algorithm and seed."""
-    return [Result(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
+    return read_all(Result, folder)
 
 
 def table(results: list[Result]) -> str:
@@ -134,7 +132,7 @@ def _path(config: Config, name: str, seed: int) -> Path:
 
 def _load(config: Config, name: str, seed: int) -> Result | None:
     path = _path(config, name, seed)
-    found = Result(**json.loads(path.read_text())) if path.exists() else None
+    found = read(Result, path)
     asked = configs.to_dict(_settings(config, name)), config.evaluations
     return found if found and (found.settings, found.evaluations) == asked else None
 
@@ -178,12 +176,11 @@ def _run(config: Config, name: str, seed: int) -> Result:
         successes=found.successes,
         evaluations=len(found.results),
         seconds=round(time.monotonic() - began, 1),
-        command=shlex.join(["python", "-m", "reproductions.family", *sys.argv[1:]]),
+        command=command("family"),
         machine={**describe(), "code": policy.header.code_version},
     )
     path = _path(config, name, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(asdict(result), indent=1) + "\n").encode())
+    keep(path, result)
     return result
 
 

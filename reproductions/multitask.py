@@ -13,11 +13,10 @@ others: their numbers cannot be compared with these.
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -37,6 +36,7 @@ from flywheel.rollout.statistics import wilson
 from flywheel.training.impersonation import Impersonate
 from flywheel.training.recipe import DataConfig
 from flywheel.training.train import TrainConfig, train
+from reproductions.kept import command, keep, read, read_all
 from reproductions.progress import progress
 
 RESULTS = Path(__file__).parent / "results" / "multitask"
@@ -118,7 +118,7 @@ def reproduce(config: Config) -> list[Result]:
 
 def load(folder: Path) -> list[Result]:
     """The results that a folder holds, in the table's order."""
-    found = [Result(**json.loads(path.read_text())) for path in folder.glob("*.json")]
+    found = read_all(Result, folder)
     return sorted(found, key=_place)
 
 
@@ -151,7 +151,7 @@ def _path(config: Config, mode: str, rebalance: bool, seed: int) -> Path:
 
 def _load(config: Config, mode: str, rebalance: bool, seed: int) -> Result | None:
     path = _path(config, mode, rebalance, seed)
-    found = Result(**json.loads(path.read_text())) if path.exists() else None
+    found = read(Result, path)
     is_this = found and (found.evaluations, found.settings, found.success_share) == (
         config.evaluations,
         _settings(),
@@ -186,12 +186,11 @@ def _run(config: Config, mode: Impersonate, rebalance: bool, seed: int) -> Resul
         successes={task: _evaluate(config, folder, task) for task in TASKS},
         training_seconds=training,
         evaluation_seconds=evaluation,
-        command=shlex.join(["python", "-m", "reproductions.multitask", *sys.argv[1:]]),
+        command=command("multitask"),
         machine={**describe(), "code": policy.header.code_version},
     )
     path = _path(config, mode, rebalance, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(asdict(result), indent=1) + "\n").encode())
+    keep(path, result)
     return result
 
 

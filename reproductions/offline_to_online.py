@@ -12,14 +12,12 @@ or trained on; the points in between are measured on others. What is done alread
 
 from __future__ import annotations
 
-import json
-import shlex
 import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -42,6 +40,7 @@ from flywheel.rollout.statistics import wilson
 from flywheel.training.recipe import DataConfig
 from flywheel.training.train import TrainConfig, train
 from reproductions import d3rlpy_online
+from reproductions.kept import command, keep, read, read_all
 from reproductions.progress import progress
 
 RESULTS = Path(__file__).parent / "results" / "offline_to_online"
@@ -152,7 +151,7 @@ def reproduce(config: Config) -> list[Result]:
 
 def load(folder: Path) -> list[Result]:
     """The results that a folder holds, by task, algorithm and seed."""
-    return [Result(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
+    return read_all(Result, folder)
 
 
 def table(results: list[Result]) -> str:
@@ -187,7 +186,7 @@ def _path(config: Config, seed: int) -> Path:
 def _load(config: Config, seed: int) -> Result | None:
     """The row, if it was made with these settings and as many episodes."""
     path = _path(config, seed)
-    found = Result(**json.loads(path.read_text())) if path.exists() else None
+    found = read(Result, path)
     asked = _settings(config), config.explore, config.episodes, config.evaluations
     is_this = found and (found.settings, found.explore, len(found.curve["collected"]), found.final[1]) == asked
     return found if is_this else None
@@ -212,12 +211,11 @@ def _run(config: Config, seed: int) -> Result:
         final=final,
         curve=curve,
         seconds=seconds,
-        command=shlex.join(["python", "-m", "reproductions.offline_to_online", *sys.argv[1:]]),
+        command=command("offline_to_online"),
         machine={**describe(), **_code(folder)},
     )
     path = _path(config, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(asdict(result), indent=1) + "\n").encode())
+    keep(path, result)
     return result
 
 
