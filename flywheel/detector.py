@@ -28,7 +28,7 @@ from flywheel.datasets.moments import check_cameras, read_pictures
 from flywheel.datasets.store import EpisodeStore
 from flywheel.networks.backbones import without_reading_weights
 from flywheel.networks.detector import SuccessClassifier
-from flywheel.networks.pictures import PictureConfig, Shape
+from flywheel.networks.pictures import PictureConfig, Shape, as_batch
 
 DETECTOR_FILE = "detector.safetensors"
 _HEADER = "flywheel"
@@ -102,7 +102,7 @@ class SuccessDetector:
         number, count = self.header.tasks.index(task), len(next(iter(pictures.values())))
         parts = []
         for start in range(0, count, _AT_ONCE):
-            seen = {camera: _as_batch(pictures[camera][start : start + _AT_ONCE]) for camera in self.cameras}
+            seen = {camera: as_batch(pictures[camera][start : start + _AT_ONCE]) for camera in self.cameras}
             which = torch.full((min(_AT_ONCE, count - start),), number)
             parts.append(torch.sigmoid(self.header.scale * self.network(seen, which).double() + self.header.offsets[number]))
         found: NDArray[np.float64] = torch.cat(parts).numpy()
@@ -143,11 +143,6 @@ def save_detector(path: Path, header: DetectorHeader, network: SuccessClassifier
     data = save(tensors, {_HEADER: json.dumps({"format": _FORMAT, **asdict(header)}, sort_keys=True)})
     write_atomically(path, data)
     return content_hash(data)
-
-
-def _as_batch(pictures: Array) -> torch.Tensor:
-    """(N, H, W, C) -> (N, C, H, W), channels last in memory."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
 
 
 def _read_header(data: bytes) -> DetectorHeader:

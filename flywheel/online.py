@@ -29,7 +29,8 @@ from flywheel.rollout.evaluate import EvaluateConfig, evaluate
 from flywheel.rollout.policies import check_goals, check_policy, env_for
 from flywheel.rollout.results import Evaluation
 from flywheel.rollout.rollout import EVALUATION_SEED, TaskName
-from flywheel.training.train import TrainConfig, finished_updates, load_config, train
+from flywheel.training.checks import finished_updates
+from flywheel.training.train import TrainConfig, load_config, train
 
 Report = Callable[[int, int], None]
 

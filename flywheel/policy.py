@@ -26,7 +26,7 @@ from flywheel.core.specs import ActionSpec, Array, ArraySpec, Observation, Obser
 from flywheel.datasets.colors import check_colors
 from flywheel.datasets.pictures import Encoding, as_stored
 from flywheel.networks.backbones import without_reading_weights
-from flywheel.networks.pictures import Shape
+from flywheel.networks.pictures import Shape, as_batch
 
 POLICY_FILE = "policy.safetensors"
 _HEADER = "flywheel"
@@ -180,7 +180,7 @@ class LearnedPolicy:
             raise FlywheelError(
                 f"Policy {self.agent_id} reaches goals and was given none; pass goal observations (--goals FILE)."
             )
-        pictures = {key: _as_batch(self.goal[key]) for key in self.header.goal_pictures}
+        pictures = {key: as_batch(self.goal[key][None]) for key in self.header.goal_pictures}
         return {"state": torch.from_numpy(self.goal["state"])[None], **pictures}
 
     @property
@@ -197,7 +197,7 @@ class LearnedPolicy:
         """As training saw them: what a store keeps as JPEG goes through JPEG here, too."""
         encoding = self.header.picture_encoding
         seen = {key: checked[key] if encoding is None else as_stored(checked[key], encoding) for key in keys}
-        return {key: _as_batch(picture) for key, picture in seen.items()}
+        return {key: as_batch(picture[None]) for key, picture in seen.items()}
 
 
 def build_algorithm(header: PolicyHeader) -> Algorithm:
@@ -240,11 +240,6 @@ def _seen(header: PolicyHeader, layout: ObservationSpec) -> ObservationSpec:
 def _validated(spec: ObservationSpec, observation: Observation) -> dict[str, Array]:
     """What the specification declares of an observation, checked; the rest is not looked at."""
     return spec.validate({key: observation[key] for key in spec.arrays if key in observation})
-
-
-def _as_batch(picture: Array) -> torch.Tensor:
-    """(H, W, C) -> (1, C, H, W), channels last in memory."""
-    return torch.from_numpy(np.ascontiguousarray(picture))[None].permute(0, 3, 1, 2)
 
 
 def save_policy(

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from flywheel.core.errors import FlywheelError
+from flywheel.core.specs import Array
 from flywheel.networks.augment import centre_crop, random_crop
 from flywheel.networks.backbones import SMALL, make_backbone
 
@@ -152,6 +154,11 @@ class PictureEncoder(nn.Module):
             why = str(error).splitlines()[0].rstrip(".")
             raise FlywheelError(f"{name} cannot see pictures of {height} x {width} ({why}); choose another.") from None
         return tuple(maps)
+
+
+def as_batch(pictures: Array) -> Tensor:
+    """Arrays (N, H, W, C) as a tensor (N, C, H, W), channels last in memory."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
 
 
 class SpatialSoftmax(nn.Module):

@@ -15,14 +15,11 @@ other way round; the detector itself keeps the calibration that fits both.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +31,6 @@ from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
 from flywheel.core.lineage import code_version
 from flywheel.core.precision import choose_matmul_precision
-from flywheel.core.specs import Array
 from flywheel.datasets.index import IndexRow
 from flywheel.datasets.moments import check_cameras
 from flywheel.datasets.snapshot import Snapshot
@@ -43,11 +39,12 @@ from flywheel.datasets.table import Ints
 from flywheel.detector import DETECTOR_FILE, DetectorHeader, SuccessDetector, build_classifier, save_detector
 from flywheel.networks.augment import Augmentation
 from flywheel.networks.detector import SuccessClassifier
-from flywheel.networks.pictures import PictureConfig, Shape
+from flywheel.networks.pictures import PictureConfig, Shape, as_batch
 from flywheel.report.reliability import write_reliability
-from flywheel.training.calibration import Calibration, Floats, calibrate, measure
 from flywheel.training.callbacks import AtomicCheckpointIO
 from flywheel.training.fit import CHECKPOINT, load_checkpoint
+from flywheel.training.folder import locked
+from flywheel.training.held_out import all_logits, calibrate_crosswise, measure_tasks
 from flywheel.training.moments import MomentConfig, Moments, Progress, read_moments, weights
 from flywheel.training.sources import snapshot_file
 
@@ -114,7 +111,7 @@ def train_detector(config: DetectorConfig, on_progress: Progress = _ignore, on_r
     only successes or only failures.
     """
     _check(config)
-    with _locked(config.output):
+    with locked(config.output):
         _check_held(config)
         if not (config.output / DETECTOR_FILE).exists():
             _run(config, on_progress, on_reading)
@@ -244,9 +241,7 @@ def _fit(config: DetectorConfig, moments: Moments, network: SuccessClassifier, o
 
 def _loss(config: DetectorConfig, moments: Moments, network: SuccessClassifier, rows: Ints, update: int) -> Tensor:
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + update)
-    seen = {
-        camera: config.augment.pictures(_as_batch(pictures[rows]), generator) for camera, pictures in moments.pictures.items()
-    }
+    seen = {camera: config.augment.pictures(as_batch(pictures[rows]), generator) for camera, pictures in moments.pictures.items()}
     logits = network(seen, torch.from_numpy(moments.task[rows]))
     target = torch.from_numpy(moments.success[rows]).float()
     return torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
@@ -254,62 +249,15 @@ def _loss(config: DetectorConfig, moments: Moments, network: SuccessClassifier, 
 
 def _finish(config: DetectorConfig, header: DetectorHeader, moments: Moments, network: SuccessClassifier) -> None:
     rows = np.flatnonzero((moments.part != "learned") & ((moments.before == 0) | ~moments.is_outcome))
-    logits = _logits(network, moments, rows)
-    probability, calibration = _calibrate(moments, rows, logits, len(header.tasks))
-    measured = _measured(moments, rows, probability, header.tasks)
+    logits = all_logits(network, moments, rows)
+    probability, calibration = calibrate_crosswise(moments, rows, logits, len(header.tasks))
+    measured = measure_tasks(moments, rows, probability, header.tasks)
     final = moments.is_outcome[rows]
     picture = config.output / RELIABILITY_FILE
     write_reliability(picture, probability[final], moments.success[rows][final], moments.task[rows][final], header.tasks)
     write_atomically(config.output / MEASURED_FILE, (json.dumps(measured, indent=1) + "\n").encode())
     values = {**header.__dict__, **asdict(calibration), "measured": measured}
     save_detector(config.output / DETECTOR_FILE, DetectorHeader(**values), network)
-
-
-def _calibrate(moments: Moments, rows: Ints, logits: Floats, tasks: int) -> tuple[Floats, Calibration]:
-    """Probabilities by the calibration of the other half, and the calibration of both; final pictures alone are fitted to."""
-    success, task = moments.success[rows], moments.task[rows]
-    part, final = moments.part[rows], moments.is_outcome[rows]
-
-    def fit(chosen: Array) -> Calibration:
-        return calibrate(logits[chosen], success[chosen], task[chosen], tasks)
-
-    probability = np.empty_like(logits)
-    for own, other in (("first", "second"), ("second", "first")):
-        probability[part == own] = fit((part == other) & final).probability(logits[part == own], task[part == own])
-    return probability, fit(final)
-
-
-def _measured(moments: Moments, rows: Ints, probability: Floats, tasks: Sequence[str]) -> dict[str, Any]:
-    """Of all tasks together and of each: final pictures of held-out episodes, and the share of near misses that are refused."""
-    success, final, number = moments.success[rows], moments.is_outcome[rows], moments.task[rows]
-
-    def of(chosen: Any) -> dict[str, Any]:
-        near = chosen & ~final
-        refused = float((probability[near] < 0.5).mean()) if near.any() else None
-        return {
-            **measure(probability[chosen & final], success[chosen & final]),
-            "near_misses": int(near.sum()),
-            "refused": refused,
-        }
-
-    by_task = {task: of(number == place) for place, task in enumerate(tasks)}
-    return {"all": of(np.ones(len(rows), np.bool_)), "tasks": by_task}
-
-
-@torch.inference_mode()
-def _logits(network: SuccessClassifier, moments: Moments, rows: Ints) -> Floats:
-    network.eval()
-    parts = []
-    for start in range(0, len(rows), _AT_ONCE):
-        part = rows[start : start + _AT_ONCE]
-        seen = {camera: _as_batch(pictures[part]) for camera, pictures in moments.pictures.items()}
-        parts.append(network(seen, torch.from_numpy(moments.task[part])).double().numpy())
-    return np.concatenate(parts)
-
-
-def _as_batch(pictures: Any) -> Tensor:
-    """(N, H, W, C) -> (N, C, H, W), channels last in memory."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2)
 
 
 def _check(config: DetectorConfig) -> None:
@@ -344,14 +292,3 @@ def _claim(config: DetectorConfig, sources: Sequence[_Source]) -> None:
             source.snapshot.save(path)
     if not (config.output / _CONFIG).exists():
         configs.save(config, config.output / _CONFIG)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FlywheelError(f"Another process is training in {folder}; wait for it, or give another --output.") from None
-        yield
