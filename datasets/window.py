@@ -15,7 +15,7 @@ from flywheel.datasets.table import Bools, EpisodeTable, Ints
 class Window:
     """How much of its episode a sample shows. A window never leaves the episode: it repeats the edge, and says so in a mask.
 
-    For algorithms of one's own (`ChunkSource`): ours learn from one observation and one action, and no setting asks for more.
+    Ours see pictures in a row (`DataConfig.frames`) and learn one action; all else is for algorithms of one's own.
     """
 
     history: int = 1

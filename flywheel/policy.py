@@ -6,6 +6,7 @@ The file's hash is the policy's name in every episode that it makes.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,6 +76,10 @@ class PolicyHeader:
     """Those of them that show the goal."""
     software: tuple[str, ...] = ()
     """What drew and simulated what it learned from, as JSON, each once; where it sees pictures."""
+    frames: int = 1
+    """How many of each camera's pictures it sees at once."""
+    language: int = 0
+    """The length of what says each task in words, which is among its weights."""
     picture_encoding: Encoding | None = None
     """What the pictures that it learned from had been through: a JPEG is not the picture that the camera gave."""
 
@@ -102,6 +107,7 @@ class LearnedPolicy:
         self.goal = goal
         """The built-in goal, ``state`` (D,) and pictures (H, W, C); a goal given to `act` goes before it."""
         self._usual, self._is_first = usual or {}, True
+        self._frames: deque[dict[str, torch.Tensor]] = deque(maxlen=header.frames)
         self.deterministic = True
         """Set to False to sample actions, as exploration while collecting."""
         self._task: dict[str, torch.Tensor] = {}
@@ -138,8 +144,9 @@ class LearnedPolicy:
         self._task = {"task": torch.tensor([self.header.tasks.index(task)])}
 
     def reset(self, seed: int) -> None:
-        """Seed the sampling of actions (and of CEM's candidates) for one episode."""
+        """Begin an episode: forget the pictures of the last one, and seed the sampling of actions (and of CEM's candidates)."""
         self._is_first = True
+        self._frames.clear()
         torch.manual_seed(seed)
 
     @torch.inference_mode()
@@ -153,7 +160,8 @@ class LearnedPolicy:
         return self.action_spec.denormalize(action)
 
     def see(self, observation: Observation) -> dict[str, torch.Tensor]:
-        """An observation as training saw it, bit for bit: ``state`` (1, D), and pictures (1, C, H, W) uint8.
+        """An observation as training saw it, bit for bit: ``state`` (1, D), and pictures (1, frames C, H, W) uint8, this one's
+        after those of the observations before it since `reset`.
 
         Raises `SpecError` for one of another shape, and `FlywheelError` for an episode's first one with red and blue exchanged;
         what the policy does not see is not looked at.
@@ -162,7 +170,14 @@ class LearnedPolicy:
         if self._is_first:
             check_colors(checked, self._usual)
             self._is_first = False
-        return self._state(checked) | self._pictures(checked, self.header.pictures)
+        return self._state(checked) | self._in_a_row(self._pictures(checked, self.header.pictures))
+
+    def _in_a_row(self, pictures: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """With those before it; where there were none, the first one was there all the time, as in training (`Window`)."""
+        if self.header.frames == 1:
+            return pictures
+        self._frames.extend([pictures] * (1 if self._frames else self.header.frames))
+        return {key: torch.cat([frame[key] for frame in self._frames], dim=1) for key in pictures}
 
     def _state(self, checked: Observation) -> dict[str, torch.Tensor]:
         unseen = {key: np.zeros(self.layout.arrays[key].shape, np.float32) for key in self.header.hidden}
@@ -218,6 +233,8 @@ def _sizes(header: PolicyHeader) -> Sizes:
         seen=tuple(seen) if header.hidden else None,
         pictures={key: _picture_shape(layout.arrays[key]) for key in header.pictures},
         goal_pictures=header.goal_pictures,
+        frames=header.frames,
+        language=header.language,
     )
 
 

@@ -155,6 +155,12 @@ class Algorithm(nn.Module, ABC):
             if encoder is not None:
                 encoder.set_statistics(torch.as_tensor(mean), torch.as_tensor(std))
 
+    def set_language(self, embedding: Any) -> None:
+        """Say each task by its row of (tasks, L), array or tensor."""
+        for encoder in (self.encoder, self.actor_encoder):
+            if encoder is not None:
+                encoder.set_language(torch.as_tensor(embedding))
+
     def go_on_from(self, other: Algorithm) -> None:
         """Take all weights of one of the same algorithm; raises `RuntimeError` where it has other networks."""
         self.load_state_dict(other.state_dict())

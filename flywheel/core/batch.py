@@ -41,8 +41,8 @@ class Batch:
     """(B, k) bool: actions beyond the end of the episode, which repeat its last one; with action chunks only, which no
     algorithm of ours learns yet."""
     is_pad_history: Tensor | None = None
-    """(B, h) bool: observations before the beginning of the episode, which repeat its first one; with a history only, which
-    no algorithm of ours reads yet."""
+    """(B, h) bool: observations before the beginning of the episode, which repeat its first one; with a history only, of which
+    algorithms of ours see pictures alone, as channels."""
     mask: dict[str, Tensor] | None = None
     """What a sample's own source has, where several are mixed: ``state`` (B, D) and ``action`` (B, A) bool per element, a
     picture's key (B,). What it has not is zero once it is normalised, and may be ignored or not; no algorithm of ours

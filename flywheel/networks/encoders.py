@@ -24,34 +24,41 @@ class Sizes:
     goal_conditioned: bool = False
     tasks: int = 0
     """How many tasks ``observation["task"]`` (B,) tells apart; 0 if there is nothing to tell."""
+    language: int = 0
+    """The length L of what says each task in words, beside its number; 0 if nothing does."""
     seen: tuple[int, ...] | None = None
     """The elements of the state that the networks see; all of them if None."""
     pictures: Mapping[str, Shape] = field(default_factory=dict)
     """The cameras that they see, with their pictures' (H, W, C)."""
     goal_pictures: tuple[str, ...] = ()
     """Those of the cameras that show the goal; with any, a goal is its pictures and no state."""
+    frames: int = 1
+    """How many pictures of each camera are seen at once, as channels, the newest last; a goal is one."""
 
 
 class StateEncoder(nn.Module):
-    """The normalised state, which of `tasks` tasks it is as one-hot, and the normalised goal: {"state": (B, D), "task": (B,)} ->
-    (B, F) with F = D' + tasks, and D' more with a goal, D' being as much of the state as is seen.
+    """The normalised state, which of `tasks` tasks it is as one-hot and in words, and the normalised goal: {"state": (B, D),
+    "task": (B,)} -> (B, F) with F = D' + tasks + L, and D' more with a goal, D' being as much of the state as is seen.
 
     What is seen now comes first, `now_dim` features, and what the goal adds last.
     """
 
     mean: Tensor
     std: Tensor
+    language: Tensor
     _seen: Tensor | None
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.goal_conditioned = sizes.goal_conditioned
-        self.tasks = sizes.tasks
+        self.tasks, self.speaks = sizes.tasks, bool(sizes.language)
         self.state_dim = sizes.state if sizes.seen is None else len(sizes.seen)
-        self.now_dim = self.state_dim + sizes.tasks
+        self.now_dim = self.state_dim + sizes.tasks + sizes.language
         self.feature_dim = self.now_dim + (self.state_dim if sizes.goal_conditioned else 0)
         self.register_buffer("mean", torch.zeros(sizes.state))
         self.register_buffer("std", torch.ones(sizes.state))
+        if sizes.language:
+            self.register_buffer("language", torch.zeros(sizes.tasks, sizes.language))
         seen = None if sizes.seen is None else torch.tensor(sizes.seen, dtype=torch.long)
         self.register_buffer("_seen", seen, persistent=False)
 
@@ -67,6 +74,12 @@ class StateEncoder(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(std)
 
+    def set_language(self, embedding: Tensor) -> None:
+        """Say each task by its row of (tasks, L) from now on; raises `FlywheelError` unless it is finite."""
+        if not torch.isfinite(embedding).all():
+            raise FlywheelError("What says the tasks in words must be finite numbers.")
+        self.language.copy_(embedding)
+
     def forward(self, observation: dict[str, Tensor], goal: dict[str, Tensor] | None = None) -> Tensor:
         """(B, F); raises `FlywheelError` where a goal or a task is needed and missing, and ignores one that is not needed."""
         features = self.now(observation)
@@ -81,6 +94,8 @@ class StateEncoder(nn.Module):
             if "task" not in observation:
                 raise FlywheelError("This network is conditioned on a task and was given none; name one that it has learned.")
             features.append(nn.functional.one_hot(observation["task"], self.tasks).to(features[0].dtype))
+            if self.speaks:
+                features.append(self.language[observation["task"]])
         return features
 
     def _given(self, goal: dict[str, Tensor] | None) -> dict[str, Tensor]:
@@ -97,7 +112,7 @@ class CameraEncoder(StateEncoder):
     """The normalised state, the task, and what each camera shows; a goal is shown by some of the cameras, and has no state.
 
     Each camera has a network of its own. A goal's picture is further channels of the picture of now (``early``), or is seen by
-    itself and comes after all else.
+    itself and comes after all else; where several pictures are seen at once, the network that they share is shown it as often.
     """
 
     def __init__(self, config: PictureConfig, sizes: Sizes) -> None:
@@ -109,7 +124,8 @@ class CameraEncoder(StateEncoder):
         self.keys = tuple(sorted(sizes.pictures))
         self.stacked = frozenset(shows if config.goal == "early" else ())
         condition = self.now_dim if config.film else 0
-        shapes = {key: _shape(sizes.pictures[key], twice=key in self.stacked) for key in self.keys}
+        self.frames = sizes.frames
+        shapes = {key: _shape(sizes.pictures[key], sizes.frames + (key in self.stacked)) for key in self.keys}
         self.channels = {key: shape[-1] for key, shape in shapes.items()}
         self.cameras = nn.ModuleList(PictureEncoder(config, shape, condition) for shape in shapes.values())
         self.apart = () if config.goal == "early" else tuple(sorted(shows))
@@ -130,8 +146,12 @@ class CameraEncoder(StateEncoder):
             features.append(camera(self.shown(key, observation, reached), condition))
             passed.append(camera.divergence)
         for number, key in enumerate(self.apart):
-            encoder = self.of_goals[number] if len(self.of_goals) else self.cameras[self.keys.index(key)]
-            features.append(encoder(_picture(reached, key)))
+            shown = _picture(reached, key)
+            if len(self.of_goals):
+                encoder = self.of_goals[number]
+            else:
+                encoder, shown = self.cameras[self.keys.index(key)], shown.repeat(1, self.frames, 1, 1)
+            features.append(encoder(shown))
             passed.append(encoder.divergence)
         self.divergence = torch.stack(passed).sum()
         return torch.cat(features, dim=-1)
@@ -147,9 +167,9 @@ def make_encoder(config: PictureConfig, sizes: Sizes) -> StateEncoder:
     return CameraEncoder(config, sizes) if sizes.pictures else StateEncoder(sizes)
 
 
-def _shape(shape: Shape, *, twice: bool) -> Shape:
+def _shape(shape: Shape, pictures: int) -> Shape:
     height, width, channels = shape
-    return height, width, channels * (2 if twice else 1)
+    return height, width, channels * pictures
 
 
 def _picture(observation: dict[str, Tensor], key: str) -> Tensor:

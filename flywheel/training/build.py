@@ -19,7 +19,7 @@ from flywheel.datasets.store import EpisodeStore
 from flywheel.networks.actors import UnitGaussianActor
 from flywheel.policy import LearnedPolicy, MixtureHeader, PolicyHeader, build_algorithm
 from flywheel.training.recipe import DataConfig, Recipe
-from flywheel.training.sight import drawn_by, layout
+from flywheel.training.sight import drawn_by, layout, read_language
 from flywheel.training.sources import Source
 
 if TYPE_CHECKING:  # it imports this module
@@ -38,6 +38,8 @@ def load_initial(path: Path, store: EpisodeStore, data: DataConfig) -> LearnedPo
         raise FlywheelError(
             f"The policy at {path} does not see {', '.join(policy.header.hidden) or 'all'}; hide the same (--data.hide)."
         )
+    if policy.header.frames != data.frames:
+        raise FlywheelError(f"The policy at {path} sees {policy.header.frames} pictures at once; let it (--data.frames).")
     if policy.header.tasks != tasks:
         raise FlywheelError(
             f"The policy at {path} tells {', '.join(policy.header.tasks) or 'no tasks'} apart, not {', '.join(tasks) or 'any'}; "
@@ -74,6 +76,8 @@ def build(config: TrainConfig, header: PolicyHeader, columns: Columns | Mixture,
             "actions (0.76 where they were 1) until it has learned them again; gciql or implicit_actionable_models keep them.",
             stacklevel=2,
         )
+    if (language := read_language(config.data)) is not None:
+        algorithm.set_language(language)
     return algorithm
 
 
@@ -88,6 +92,7 @@ def make_header(
 ) -> PolicyHeader:
     """The policy acts on the first store's robot, whatever else it learned from."""
     schema, data = sources[0].store.schema, config.data
+    language = read_language(data)
     return PolicyHeader(
         algorithm=config.name,
         config=configs.to_dict(config.algorithm),
@@ -106,6 +111,8 @@ def make_header(
         pictures=tuple(sorted(data.pictures)),
         goal_pictures=tuple(sorted(data.goal_pictures or data.pictures)) if recipe.goal_conditioned else (),
         software=drawn_by(sources[0]) if data.pictures else (),
+        frames=data.frames,
+        language=0 if language is None else language.shape[1],
         picture_encoding="jpeg" if data.pictures and schema.pictures == "jpeg" else None,
     )
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import torch
 from lightning import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from flywheel.core.batch import Batch
@@ -75,19 +78,24 @@ class ChunkSource:
         discount: Discount,
         seed: int,
         window: Window = SINGLE,
+        frames: int = 1,
         part: Part = WHOLE,
     ) -> None:
-        """Raises `FlywheelError` if the batch cannot be parted evenly."""
+        """`frames` pictures in a row are seen at once, as channels (B, frames C, H, W), the newest last, in place of a window.
+
+        Raises `FlywheelError` if the batch cannot be parted evenly.
+        """
         if not 0 <= part.rank < part.world or batch_size % part.world:
             raise FlywheelError(f"A batch of {batch_size} cannot be parted for rank {part.rank} of {part.world} processes.")
         self.columns, self.sampler, self.relabeler = columns, sampler, relabeler
-        self.batch_size, self.discount, self.seed, self.window, self.part = batch_size, discount, seed, window, part
+        self.batch_size, self.discount, self.seed, self.part = batch_size, discount, seed, part
+        self.frames, self.window = frames, Window(history=frames) if frames > 1 else window
         self.pool = make_pool(columns.table, sampler, seed, columns.pool_rows)
 
     def draw(self, chunk: int) -> Batch:
         """All rows of one chunk, or this process's part of them: (50 * batch_size / world, ...)."""
         indices, relabeled = self._drawn(chunk)
-        return self.columns.gather(indices, relabeled, self.discount, self.window)
+        return self._gathered(indices, relabeled)
 
     def updates(self, start: int, stop: int) -> Iterator[Batch]:
         """The rows of updates [start, stop): chunk by chunk, or with pictures a few batches at a time, gathered in advance."""
@@ -95,7 +103,7 @@ class ChunkSource:
             yield from self._batches(start, stop, CHUNK_UPDATES)
             return
         own = self.batch_size // self.part.world
-        at_once = max(1, _GATHER_BYTES // (own * self.columns.sample_bytes))
+        at_once = max(1, _GATHER_BYTES // (own * self.columns.sample_bytes * self.frames))
         yield from _in_advance(self._batches(start, stop, at_once))
 
     def _batches(self, start: int, stop: int, at_once: int) -> Iterator[Batch]:
@@ -108,8 +116,12 @@ class ChunkSource:
             count = min(CHUNK_UPDATES - offset, stop - start, at_once)
             rows = slice(offset * own, (offset + count) * own)
             indices, relabeled = drawn
-            yield self.columns.gather(indices[rows], relabeled[rows], self.discount, self.window)
+            yield self._gathered(indices[rows], relabeled[rows])
             start += count
+
+    def _gathered(self, indices: Indices, relabeled: Relabeled) -> Batch:
+        batch = self.columns.gather(indices, relabeled, self.discount, self.window)
+        return as_channels(batch) if self.frames > 1 else batch
 
     def _drawn(self, chunk: int) -> tuple[Indices, Relabeled]:
         rng = np.random.default_rng([self.seed, chunk])
@@ -120,6 +132,25 @@ class ChunkSource:
             return indices, relabeled
         place = np.arange(len(indices)).reshape(CHUNK_UPDATES, self.part.world, -1)[:, self.part.rank].reshape(-1)
         return indices[place], relabeled[place]
+
+
+def as_channels(batch: Batch) -> Batch:
+    """A batch with a history, of which pictures (B, h, C, H, W) become (B, h C, H, W), channels last in memory; of all else the
+    newest is seen alone.
+    """
+
+    def seen(name: str, value: Tensor) -> Tensor:
+        if name == "task":
+            return value
+        if value.dtype != torch.uint8 or value.dim() != 5:
+            return value[:, -1]
+        rows, frames, channels, height, width = value.shape
+        return value.permute(0, 3, 4, 1, 2).reshape(rows, height, width, frames * channels).permute(0, 3, 1, 2)
+
+    now, following = (
+        {name: seen(name, value) for name, value in part.items()} for part in (batch.observation, batch.next_observation)
+    )
+    return replace(batch, observation=now, next_observation=following, is_pad_history=None)
 
 
 def _in_advance(batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -72,6 +72,12 @@ class DataConfig:
     """The cameras that the networks see, by the names of their pictures in the store; none by default."""
     goal_pictures: tuple[str, ...] = ()
     """Those of them that show the goal, where there is one; all of them by default. A goal has no state then."""
+    frames: int = 1
+    """Pictures in a row of each camera that are seen at once, as further channels, where one does not show what moves; before an
+    episode's first there is that one again. Kept once, however often they are seen."""
+    language: Path | None = None
+    """An npz file that says each of `tasks` in words: an array (L,) by the task's name, of any model of sentences; it is seen
+    beside the task's number and kept with the policy."""
     hide: tuple[str, ...] = ()
     """Observations that the networks do not see, for example what only a simulator knows: cube_pos; the policy needs none."""
     any_colors: bool = False
@@ -150,6 +156,8 @@ def check_tasks(data: DataConfig) -> None:
         raise FlywheelError("impersonate and rebalance are for several tasks; name them (--data.tasks).")
     if data.tasks and data.task:
         raise FlywheelError("task and tasks both say what to learn; give one of them.")
+    if data.language and not data.tasks:
+        raise FlywheelError("language says which of several tasks it is; name them (--data.tasks).")
     if data.tasks and data.also:
         raise FlywheelError("Several tasks are learned from one store; leave --data.also out.")
 

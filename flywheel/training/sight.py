@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from zipfile import BadZipFile
+
+import numpy as np
+
 from flywheel.core import registry
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import Array, ObservationSpec
@@ -18,7 +22,7 @@ def layout(data: DataConfig, schema: Schema) -> ObservationSpec:
     return ObservationSpec({key: schema.observation.arrays[key] for key in keys})
 
 
-def check_sight(data: DataConfig, schema: Schema, algorithm: str) -> None:
+def check_sight(data: DataConfig, schema: Schema, algorithm: str, *, relabels_ahead: bool) -> None:
     """Raises `FlywheelError` for cameras and observations that the store lacks, and where nothing would be left to see."""
     _check_known("camera", data.pictures, schema.picture_keys)
     _check_known("observation of the state", data.hide, schema.observation.state_keys)
@@ -26,6 +30,12 @@ def check_sight(data: DataConfig, schema: Schema, algorithm: str) -> None:
         raise FlywheelError(f"The goal is to be shown by {unseen}, which the networks do not see; name them under pictures too.")
     if len(set(data.pictures)) < len(data.pictures):
         raise FlywheelError(f"A camera is named twice in {data.pictures}; name each once.")
+    if data.frames < 1 or (data.frames > 1 and not data.pictures):
+        raise FlywheelError(
+            "frames counts the pictures that are seen at once: at least 1, and 1 without cameras (--data.pictures)."
+        )
+    if data.frames > 1 and relabels_ahead:
+        raise FlywheelError(f"{algorithm} looks at single pictures of what lies ahead; leave frames at 1.")
     if data.hide and data.also:
         raise FlywheelError("Several stores are learned from with all of their state; leave hide out, or --data.also.")
     if not data.pictures and set(data.hide) >= set(schema.observation.state_keys):
@@ -35,6 +45,27 @@ def check_sight(data: DataConfig, schema: Schema, algorithm: str) -> None:
 def look(data: DataConfig, columns: Columns) -> dict[str, Array]:
     """What the cameras usually show; raises `FlywheelError` for episodes in which red and blue are exchanged."""
     return {} if data.any_colors else usual_pictures(columns)
+
+
+def read_language(data: DataConfig) -> Array | None:
+    """What says each task in words, (tasks, L) float32; raises `FlywheelError` for a file that does not."""
+    if data.language is None:
+        return None
+    try:
+        with np.load(data.language, allow_pickle=False) as file:
+            found = {task: np.asarray(file[task], np.float32) for task in data.tasks if task in file}
+    except (OSError, ValueError, BadZipFile, EOFError) as error:
+        raise FlywheelError(f"{data.language} is no readable npz file ({error}); give one with an array per task.") from None
+    if missing := [task for task in data.tasks if task not in found]:
+        raise FlywheelError(f"{data.language} does not say {', '.join(missing)} in words; add an array of that name.")
+    shapes = {value.shape for value in found.values()}
+    if (
+        len(shapes) > 1
+        or len(next(iter(shapes))) != 1
+        or not all(value.size and np.isfinite(value).all() for value in found.values())
+    ):
+        raise FlywheelError(f"{data.language} must hold a vector of finite numbers for each task, all of one length.")
+    return np.stack([found[task] for task in data.tasks])
 
 
 def drawn_by(source: Source) -> tuple[str, ...]:

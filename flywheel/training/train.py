@@ -170,7 +170,8 @@ def _run(config: TrainConfig, on_progress: Progress, on_reading: Progress) -> No
 def _prepare(config: TrainConfig, on_reading: Progress) -> _Prepared:
     choose_matmul_precision()
     keep_freed_memory()
-    check_sight(config.data, EpisodeStore.open(config.store).schema, config.name)
+    relabels_ahead = algorithm_class(config.name).relabel in ("hierarchical", "actionable_ahead")
+    check_sight(config.data, EpisodeStore.open(config.store).schema, config.name, relabels_ahead=relabels_ahead)
     sources = open_sources(config.store, config.data, config.output, on_reading)
     recorded, store = join(sources), sources[0].store
     initial = load_initial(config.initial, store, config.data) if config.initial else None
@@ -226,6 +227,7 @@ def _source(config: TrainConfig, run: _Prepared, team: Team) -> ChunkSource:
         batch_size=config.data.batch_size,
         discount=config.data.discount,
         seed=config.seed,
+        frames=config.data.frames,
         part=team.part,
     )
 
