@@ -49,9 +49,9 @@ GOALS = (0.95, 0.05)
 class Config:
     """The experiment."""
 
-    episodes: int = 100
+    episodes: int = 200
     """Episodes of each task."""
-    updates: int = 4_000
+    updates: int = 8_000
     """Gradient updates."""
     held_out: float = 0.3
     """The share of the episodes that is calibrated and measured on."""
@@ -86,7 +86,7 @@ class Result:
     detector: str
     """The hash of its file."""
     scale: float
-    offsets: tuple[float, ...]
+    offsets: list[float]
     """Its calibration."""
     measured: dict[str, Any]
     """As `flywheel.detector.DetectorHeader` has it."""
@@ -123,7 +123,7 @@ def reproduce(config: Config) -> Result:
         seed=config.seed,
         detector=detector.checkpoint,
         scale=detector.header.scale,
-        offsets=detector.header.offsets,
+        offsets=list(detector.header.offsets),
         measured=detector.header.measured,
         training_seconds=round(time.monotonic() - began, 1),
         command=command("detectors"),

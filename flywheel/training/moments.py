@@ -35,7 +35,7 @@ class MomentConfig:
 
     final: int = 1
     """Observations at the end of an episode that count as its outcome; more than one only where success lasts."""
-    near: int = 5
+    near: int = 10
     """Steps before the end of a success from which on it surely was none yet; further moments lie ever further apart."""
 
 

@@ -16,7 +16,7 @@ MEASURED = {
 
 def test_a_result_is_a_table_and_is_not_made_again(tmp_path: Path) -> None:
     measured = {"tasks": {"lift": MEASURED}, "all": MEASURED}
-    result = Result(["lift"], 20, 10, 0.5, 0, "ab", 1.5, measured, 3.0, "python -m reproductions.detectors", {"code": "x"})
+    result = Result(["lift"], 20, 10, 0.5, 0, "ab", 1.5, [0.1], measured, 3.0, "python -m reproductions.detectors", {"code": "x"})
     config = Config(episodes=20, updates=10, tasks=("lift",), results=tmp_path)
     (tmp_path / "1-tasks-20-10-seed0.json").write_text(json.dumps(asdict(result)))
     assert reproduce(config) == result
