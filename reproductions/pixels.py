@@ -87,7 +87,7 @@ ROWS = {
     "lift-gciql": Row("lift", "gciql", {"hidden": (256, 256)}, 5_000, has_goals=True),
     "lift-gciql-alpha-1": Row("lift", "gciql", {"hidden": (256, 256), "alpha": 1.0}, 5_000, has_goals=True),
     "lift-actionable_models": Row("lift", "actionable_models", _ACTIONABLE, 5_000, has_goals=True),
-    "can-bc": Row("can", "bc", {}, 10_000, logged=IMITATED),
+    "can-bc": Row("can", "bc", {}, 8_000, logged=IMITATED),
 }
 
 
