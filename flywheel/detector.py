@@ -23,6 +23,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
 from flywheel.core.lineage import content_hash
 from flywheel.core.specs import Array
+from flywheel.datasets.colors import check_colors
 from flywheel.datasets.index import IndexRow
 from flywheel.datasets.moments import check_cameras, read_pictures
 from flywheel.datasets.store import EpisodeStore
@@ -34,6 +35,8 @@ DETECTOR_FILE = "detector.safetensors"
 _HEADER = "flywheel"
 _FORMAT = 2
 _NAME = "detector-"
+_USUAL = "usual."
+"""What the names of what its cameras usually show begin with."""
 _AT_ONCE = 256
 """Moments that the network judges together."""
 
@@ -66,13 +69,16 @@ class DetectorHeader:
 class SuccessDetector:
     """Judges moments by their pictures, on the CPU."""
 
-    def __init__(self, header: DetectorHeader, network: SuccessClassifier, checkpoint: str) -> None:
+    def __init__(
+        self, header: DetectorHeader, network: SuccessClassifier, checkpoint: str, usual: Mapping[str, Array] | None = None
+    ) -> None:
         self.header = header
         self.network = network.eval()
         self.checkpoint = checkpoint
         """The file's hash."""
         self.name = f"{_NAME}{checkpoint[:8]}"
         self.cameras = tuple(sorted(header.cameras))
+        self._usual = usual or {}
 
     @classmethod
     def load(cls, path: Path) -> SuccessDetector:
@@ -86,19 +92,22 @@ class SuccessDetector:
             header = _read_header(data)
             with without_reading_weights():
                 network = build_classifier(header)
-            network.load_state_dict(load(data))
+            tensors = load(data)
+            usual = {name.removeprefix(_USUAL): tensors.pop(name).numpy() for name in list(tensors) if name.startswith(_USUAL)}
+            network.load_state_dict(tensors)
         except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             why = str(error).splitlines()[0].rstrip(":")
             raise FlywheelError(f"{file} is not a readable detector ({why}); copy or train it again.") from None
-        return cls(header, network, content_hash(data))
+        return cls(header, network, content_hash(data), usual)
 
     @torch.inference_mode()
     def probabilities(self, pictures: Mapping[str, Array], task: str) -> NDArray[np.float64]:
         """How likely the task is done at each of N moments, (N,) in [0, 1], from each camera's (N, H, W, C) uint8.
 
-        Raises `FlywheelError` for a task that it has not learned.
+        Raises `FlywheelError` for a task that it has not learned, and a camera that shows blue for red in the last of them.
         """
         self.check_task(task)
+        check_colors({camera: pictures[camera][-1] for camera in self._usual}, self._usual)
         number, count = self.header.tasks.index(task), len(next(iter(pictures.values())))
         parts = []
         for start in range(0, count, _AT_ONCE):
@@ -137,9 +146,12 @@ def build_classifier(header: DetectorHeader) -> SuccessClassifier:
     return SuccessClassifier(pictures, header.cameras, len(header.tasks), header.hidden)
 
 
-def save_detector(path: Path, header: DetectorHeader, network: SuccessClassifier) -> str:
-    """Write a detector's file, whole or not at all, and return its hash."""
+def save_detector(
+    path: Path, header: DetectorHeader, network: SuccessClassifier, usual: Mapping[str, Array] | None = None
+) -> str:
+    """Write a detector's file, whole or not at all, and return its hash; `usual` is how red its cameras are."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors |= {f"{_USUAL}{key}": torch.from_numpy(np.ascontiguousarray(value)) for key, value in (usual or {}).items()}
     data = save(tensors, {_HEADER: json.dumps({"format": _FORMAT, **asdict(header)}, sort_keys=True)})
     write_atomically(path, data)
     return content_hash(data)

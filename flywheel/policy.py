@@ -68,6 +68,8 @@ class PolicyHeader:
     code_version: str = ""
     mixture: MixtureHeader | None = None
     """What else it was trained on, where stores of several robots were mixed (`datasets.mixture`)."""
+    detector: str = ""
+    """The hash of the success detector whose verdicts it learned from, where it was one's."""
     hidden: tuple[str, ...] = ()
     """The observations that it does not see, though they lie in the state."""
     pictures: tuple[str, ...] = ()

@@ -21,6 +21,7 @@ import tyro
 
 from flywheel.bench.machine import describe
 from flywheel.core.errors import FlywheelError
+from flywheel.core.lineage import json_hash
 from flywheel.rollout.collect import CollectConfig, collect
 from flywheel.training.detector import DetectorConfig, train_detector
 from reproductions.kept import command, keep, read_all
@@ -98,20 +99,19 @@ class Result:
 
 def reproduce(config: Config) -> Result:
     """The result, which is made if it is missing."""
-    name = f"{len(config.tasks)}-tasks-{config.episodes}-{config.updates}-seed{config.seed}"
-    path = config.results / f"{name}.json"
+    path = path_of(config)
     if path.exists():
         return Result(**json.loads(path.read_text()))
     stores = tuple(dict.fromkeys(_collect(config, task) for task in config.tasks))
     run = DetectorConfig(
         stores,
-        config.root / name,
+        config.root / path.stem,
         config.tasks,
         CAMERAS if config.robot.startswith("sim") else (),
         held_out=config.held_out,
         updates=config.updates,
         seed=config.seed,
-        where=f"experiment = '{_EXPERIMENT}'",
+        where=f"experiment = '{_EXPERIMENT}' and seed < {config.episodes}",
     )
     began = time.monotonic()
     detector = train_detector(run, progress("updates"), progress("episodes read"))
@@ -131,6 +131,12 @@ def reproduce(config: Config) -> Result:
     )
     keep(path, result)
     return result
+
+
+def path_of(config: Config) -> Path:
+    """Where the result is kept: another name for whatever else is measured."""
+    what = json_hash([config.tasks, config.robot, config.held_out])[:6]
+    return config.results / f"{len(config.tasks)}-tasks-{what}-{config.episodes}-{config.updates}-seed{config.seed}.json"
 
 
 def load(folder: Path) -> list[Result]:
@@ -178,7 +184,8 @@ def main(config: Annotated[Config, tyro.conf.arg(name="")]) -> None:
     """Print the table."""
     if config.quick:
         tasks = ("lift", "can")
-        config = replace(config, tasks=tasks, episodes=16, updates=50, held_out=0.5, results=config.root / "quick")
+        config = replace(config, tasks=tasks, episodes=16, updates=50, held_out=0.5, root=config.root / "quick")
+        config = replace(config, results=config.root / "results")
     for result in load(config.results) if config.show else [reproduce(config)]:
         print(table(result))
 

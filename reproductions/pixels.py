@@ -246,7 +246,7 @@ def _learned(store: Path, run: Path) -> list[int]:
 def main(config: Annotated[Config, tyro.conf.arg(name="")]) -> None:
     """Print the table."""
     if config.quick:
-        config = replace(config, episodes=4, results=config.root / "quick")
+        config = replace(config, episodes=4, root=config.root / "quick", results=config.root / "quick" / "results")
     print(table(read_all(Result, config.results) if config.show else reproduce(config)))
 
 

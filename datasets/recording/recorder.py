@@ -236,7 +236,8 @@ class EpisodeRecording:
 
         Args:
             observation: As in `step`.
-            success: Whether it succeeded; name who says so in ``success_detector``.
+            success: Whether it succeeded; name who says so in ``success_detector``: the operator where a
+                person does, whose word then stands against a learned detector's.
             terminal: Whether the task ended it, so that nothing could follow; False for a time limit, which learners bootstrap.
             reward: The last transition's reward, where it is known only now.
             captured_at: As in `step`.

@@ -70,6 +70,8 @@ def success_label(store: EpisodeStore, row: IndexRow) -> Label | None:
 
 
 def labelled_by_person(store: EpisodeStore, row: IndexRow) -> bool:
-    """Whether a person, or anyone but a learned detector, labelled an episode's success after it was recorded."""
+    """Whether anyone but a detector labelled an episode's success, or its operator said so while it was recorded."""
     label = success_label(store, row)
-    return label is not None and not is_detector(label.by)
+    if label is not None:
+        return not is_detector(label.by)
+    return bool(row.operator) and row.success_detector == row.operator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +25,14 @@ class SuccessClassifier(nn.Module):
         self.encoders = nn.ModuleList(PictureEncoder(pictures, shapes[camera], tasks) for camera in self.cameras)
         self.trunk = MLP(len(self.cameras) * pictures.features + tasks, Layers(tuple(hidden)))
         self.head = nn.Linear(hidden[-1], tasks)
+        self.divergence = torch.zeros(())
+        """What the encoders' bottlenecks let through in the last forward pass in training mode, in nats per sample."""
 
     def forward(self, pictures: Mapping[str, Tensor], task: Tensor) -> Tensor:
         """By camera (B, C, H, W) uint8, and (B,) the tasks' numbers -> (B,) logits."""
         which = nn.functional.one_hot(task, self.tasks).float()
         seen = [encode(pictures[camera], which) for camera, encode in zip(self.cameras, self.encoders, strict=True)]
+        passed: list[Any] = [encode.divergence for encode in self.encoders]
+        self.divergence = torch.stack(passed).sum()
         logits: Tensor = self.head(self.trunk(torch.cat([*seen, which], dim=1)))
         return logits.gather(1, task[:, None]).squeeze(1)

@@ -16,6 +16,7 @@ from flywheel.datasets.columns import Columns
 from flywheel.datasets.mixture import Mixture
 from flywheel.datasets.stats import state_statistics
 from flywheel.datasets.store import EpisodeStore
+from flywheel.detector import SuccessDetector
 from flywheel.networks.actors import UnitGaussianActor
 from flywheel.policy import LearnedPolicy, MixtureHeader, PolicyHeader, build_algorithm
 from flywheel.training.recipe import DataConfig, Recipe
@@ -106,6 +107,7 @@ def make_header(
         updates=config.updates,
         seed=config.seed,
         code_version=code,
+        detector=SuccessDetector.load(data.detector).checkpoint if data.detector else "",
         mixture=_mixture(sources, columns) if isinstance(columns, Mixture) else None,
         hidden=tuple(sorted(data.hide)),
         pictures=tuple(sorted(data.pictures)),

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from flywheel.core.errors import FlywheelError
 from flywheel.core.files import write_atomically
 from flywheel.core.lineage import code_version
 from flywheel.core.precision import choose_matmul_precision
+from flywheel.core.specs import Array
 from flywheel.datasets.index import IndexRow
 from flywheel.datasets.moments import check_cameras
 from flywheel.datasets.snapshot import Snapshot
@@ -45,13 +46,14 @@ from flywheel.training.callbacks import AtomicCheckpointIO
 from flywheel.training.fit import CHECKPOINT, load_checkpoint
 from flywheel.training.folder import locked
 from flywheel.training.held_out import all_logits, calibrate_crosswise, measure_tasks
-from flywheel.training.moments import MomentConfig, Moments, Progress, read_moments, weights
+from flywheel.training.moments import MomentConfig, Moments, Progress, look, read_moments, weights
 from flywheel.training.sources import snapshot_file
 
 MEASURED_FILE = "measured.json"
 RELIABILITY_FILE = "reliability.png"
 _CONFIG = "config.yaml"
-_AT_ONCE = 256
+_LARGEST_SEED = 2**40
+"""Times the updates of a run it must fit into a generator's seed."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class DetectorConfig:
     """The widths of the layers behind the encoders."""
     augment: Augmentation = field(default_factory=Augmentation)
     """What is done to pictures while learning."""
+    any_colors: bool = False
+    """Take episodes in which a camera seems to show blue for red as they are, where scenes differ so much by nature."""
     updates: int = 3_000
     """Gradient updates."""
     batch_size: int = 64
@@ -137,9 +141,10 @@ def _run(config: DetectorConfig, on_progress: Progress, on_reading: Progress) ->
     episodes = [(source.store, source.rows) for source in sources]
     moments = read_moments(episodes, header.tasks, tuple(header.cameras), config.moments, config.held_out, on_reading)
     _check_outcomes(moments, header.tasks)
+    usual = {} if config.any_colors else look(moments)
     _claim(config, sources)
     _fit(config, moments, network, on_progress)
-    _finish(config, header, moments, network)
+    _finish(config, header, moments, network, usual)
 
 
 def _open(path: Path, config: DetectorConfig, number: int) -> _Source:
@@ -240,14 +245,19 @@ def _fit(config: DetectorConfig, moments: Moments, network: SuccessClassifier, o
 
 
 def _loss(config: DetectorConfig, moments: Moments, network: SuccessClassifier, rows: Ints, update: int) -> Tensor:
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + update)
+    seed = config.seed * 1_000_003 + update
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)  # of crops, a bottleneck's noise and dropout within the networks
     seen = {camera: config.augment.pictures(as_batch(pictures[rows]), generator) for camera, pictures in moments.pictures.items()}
     logits = network(seen, torch.from_numpy(moments.task[rows]))
     target = torch.from_numpy(moments.success[rows]).float()
-    return torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
+    return loss + config.pictures.bottleneck * network.divergence if config.pictures.bottleneck else loss
 
 
-def _finish(config: DetectorConfig, header: DetectorHeader, moments: Moments, network: SuccessClassifier) -> None:
+def _finish(
+    config: DetectorConfig, header: DetectorHeader, moments: Moments, network: SuccessClassifier, usual: Mapping[str, Array]
+) -> None:
     rows = np.flatnonzero((moments.part != "learned") & ((moments.before == 0) | ~moments.is_outcome))
     logits = all_logits(network, moments, rows)
     probability, calibration = calibrate_crosswise(moments, rows, logits, len(header.tasks))
@@ -257,7 +267,7 @@ def _finish(config: DetectorConfig, header: DetectorHeader, moments: Moments, ne
     write_reliability(picture, probability[final], moments.success[rows][final], moments.task[rows][final], header.tasks)
     write_atomically(config.output / MEASURED_FILE, (json.dumps(measured, indent=1) + "\n").encode())
     values = {**header.__dict__, **asdict(calibration), "measured": measured}
-    save_detector(config.output / DETECTOR_FILE, DetectorHeader(**values), network)
+    save_detector(config.output / DETECTOR_FILE, DetectorHeader(**values), network, usual)
 
 
 def _check(config: DetectorConfig) -> None:
@@ -267,8 +277,15 @@ def _check(config: DetectorConfig) -> None:
         raise FlywheelError(
             f"The share that is held out must lie between 0 and 1, not at {config.held_out}: it is what calibrates."
         )
-    if not config.store or config.seed < 0:
-        raise FlywheelError("Name at least one store, and give a seed of at least 0.")
+    if not config.store or not 0 <= config.seed <= _LARGEST_SEED:
+        raise FlywheelError(f"Name at least one store, and give a seed from 0 to {_LARGEST_SEED}.")
+    paths = [path.resolve() for path in config.store]
+    if len(set(paths)) < len(paths):
+        raise FlywheelError("A store is named twice; name each once.")
+    if not config.hidden or min(config.hidden) < 1:
+        raise FlywheelError(f"hidden must name at least one width, each at least 1, not {config.hidden}.")
+    if not 0.0 < config.learning_rate < math.inf or not 0.0 <= config.weight_decay < math.inf:
+        raise FlywheelError("The learning rate must be above 0 and the weight decay at least 0, and both finite.")
     if len(set(config.tasks)) < len(config.tasks):
         raise FlywheelError(f"A task is named twice in {', '.join(config.tasks)}; name each once.")
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from flywheel.core.lineage import content_hash
 from flywheel.core.specs import Array
+from flywheel.datasets.colors import FEWEST, check_alike, usual_redness
 from flywheel.datasets.index import IndexRow
 from flywheel.datasets.moments import read_pictures
 from flywheel.datasets.store import EpisodeStore
@@ -65,6 +66,10 @@ class Moments:
     """(N,) bool"""
     part: Array
     """(N,) what its episode is for, see `Part`."""
+    episode_id: Array
+    """(N,) str"""
+    store: Ints
+    """(N,) the number of its store."""
 
     @property
     def stratum(self) -> Ints:
@@ -103,8 +108,9 @@ def read_moments(
     """The moments of some episodes of each store; a damaged one is left out with a `DamageWarning`."""
     pictures: dict[str, list[Array]] = {camera: [] for camera in cameras}
     found: list[tuple[int, Chosen, Part]] = []
+    places: list[tuple[str, int]] = []
     total, done = sum(len(rows) for _, rows in stores), 0
-    for store, rows in stores:
+    for number, (store, rows) in enumerate(stores):
         for row in rows:
             chosen = choose(row, config)
             try:
@@ -115,6 +121,7 @@ def read_moments(
             for camera in cameras:
                 pictures[camera].append(seen[camera])
             found += [(tasks.index(row.task), moment, part_of(row.episode_id, held_out)) for moment in chosen]
+            places += [(row.episode_id, number)] * len(chosen)
             done += 1
             on_progress(done, total)
     return Moments(
@@ -124,7 +131,24 @@ def read_moments(
         before=np.array([moment.before for _, moment, _ in found], np.int64),
         is_outcome=np.array([moment.is_outcome for _, moment, _ in found], np.bool_),
         part=np.array([part for _, _, part in found], np.str_),
+        episode_id=np.array([name for name, _ in places], np.str_),
+        store=np.array([number for _, number in places], np.int64),
     )
+
+
+def look(moments: Moments) -> dict[str, Array]:
+    """What the first store's cameras usually show at an episode's end, (4, 4) (`datasets.colors`).
+
+    Raises `FlywheelError` where a camera shows blue for red in some episodes, or in all of another store.
+    """
+    usual: list[dict[str, Array]] = []
+    for number in np.unique(moments.store):
+        rows = np.flatnonzero((moments.store == number) & (moments.before == 0))
+        seen = {camera: pictures[rows] for camera, pictures in moments.pictures.items() if pictures.shape[-1] == 3}
+        enough = seen if len(rows) >= FEWEST else {}
+        usual.append({key: usual_redness(key, shown, moments.episode_id[rows].tolist()) for key, shown in enough.items()})
+        check_alike(usual[0], usual[-1], f"store {number + 1}")
+    return usual[0]
 
 
 def weights(moments: Moments, rows: Ints) -> Array:

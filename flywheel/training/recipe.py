@@ -43,7 +43,7 @@ class DataConfig:
     """Which of `tasks` learn from an episode: its own alone, those of its skill group too, or all; their detectors judge it."""
     detector: Path | None = None
     """A success detector's run folder: its verdicts on pictures stand in the place of the recorded successes and rewards, and it
-    judges for which other tasks an episode counts."""
+    judges for which other tasks an episode counts. `where` still asks what the store has."""
     rebalance: bool = False
     """Give each of `tasks` the same share of every batch, and its successes `success_share` of that."""
     success_share: float = 0.5

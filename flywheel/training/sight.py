@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from zipfile import BadZipFile
 
 import numpy as np
@@ -9,8 +10,7 @@ import numpy as np
 from flywheel.core import registry
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import Array, ObservationSpec
-from flywheel.datasets.colors import usual_pictures
-from flywheel.datasets.columns import Columns
+from flywheel.datasets.colors import check_alike, usual_pictures
 from flywheel.datasets.schema import Schema
 from flywheel.training.recipe import DataConfig
 from flywheel.training.sources import Source
@@ -42,9 +42,14 @@ def check_sight(data: DataConfig, schema: Schema, algorithm: str, *, relabels_ah
         raise FlywheelError(f"Nothing is left for {algorithm} to see; hide less, or name cameras (--data.pictures).")
 
 
-def look(data: DataConfig, columns: Columns) -> dict[str, Array]:
-    """What the cameras usually show; raises `FlywheelError` for episodes in which red and blue are exchanged."""
-    return {} if data.any_colors else usual_pictures(columns)
+def look(data: DataConfig, sources: Sequence[Source]) -> dict[str, Array]:
+    """What the first store's cameras usually show; raises `FlywheelError` where red and blue are exchanged in any store."""
+    if data.any_colors:
+        return {}
+    usual, *others = (usual_pictures(source.columns) for source in sources)
+    for other, source in zip(others, sources[1:], strict=True):
+        check_alike(usual, other, source.store.path)
+    return usual
 
 
 def read_language(data: DataConfig) -> Array | None:

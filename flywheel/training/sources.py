@@ -73,7 +73,7 @@ def _open(path: Path, data: DataConfig, pinned: Path, on_reading: Callable[[int,
             "another --output to learn from the others."
         )
     if data.detector:
-        columns = with_verdicts(columns, store, read, data.detector)
+        columns = with_verdicts(columns, store, read, data.detector, data.tasks)
     return Source(store, read, _with_rewards(columns, data))
 
 

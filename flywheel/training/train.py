@@ -5,6 +5,7 @@ A run folder holds:
     config.yaml          what was asked for; a run that is made longer says so when it is done
     snapshot.json        the episodes it learns from, fixed at the start however the store grows; damaged ones are not in it
     code.txt             the version of the code that began it
+    detector.txt         the hash of the success detector whose verdicts it learns from, where it does
     last.ckpt            weights, optimizer, update counter
     metrics.csv          losses and diagnostics
     policy.safetensors   the result, written when the last update is done
@@ -53,6 +54,7 @@ from flywheel.training.threads import choose_threads
 from flywheel.training.verdicts import Acceptance
 
 _CONFIG = "config.yaml"
+_DETECTOR = "detector.txt"
 
 
 @dataclass(frozen=True)
@@ -154,9 +156,9 @@ def _run(config: TrainConfig, on_progress: Progress, on_reading: Progress) -> No
     torch.set_num_threads(max(config.threads, 1))
     run = _prepare(config, on_reading)
     if not config.threads:
-        batch = _source(config, run, ALONE).draw(0)[: config.data.batch_size // config.devices]
+        batch = next(iter(_source(config, run, ALONE).updates(0, 1)))[: config.data.batch_size // config.devices]
         config = dataclasses.replace(config, threads=choose_threads(run.algorithm, batch, config.devices))
-    _claim(config, run.sources)
+    _claim(config, run.sources, run.header.detector)
     for source in run.sources:
         remember_snapshot(source.store, source.snapshot)
     if config.go_on:
@@ -181,7 +183,7 @@ def _prepare(config: TrainConfig, on_reading: Progress) -> _Prepared:
         check_successes(config.data, algorithm_class(config.name).relabel, columns)
     header = make_header(config, sources, columns, initial, recipe, code=_code(config))
     algorithm = build(config, header, recorded, initial)
-    return _Prepared(sources, columns, recipe, header, algorithm, look(config.data, sources[0].columns))
+    return _Prepared(sources, columns, recipe, header, algorithm, look(config.data, sources))
 
 
 def _offered(data: DataConfig, columns: Columns | Mixture, source: Source) -> Columns | Mixture:
@@ -253,8 +255,19 @@ def _check_held(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def _claim(config: TrainConfig, sources: Sequence[Source]) -> None:
-    """Make the folder this run's, once everything fits: what was refused before leaves it free for another try."""
+def _claim(config: TrainConfig, sources: Sequence[Source], detector: str) -> None:
+    """Make the folder this run's, once everything fits: what was refused before leaves it free for another try.
+
+    Refuses to go on with another success detector's verdicts than the run began with.
+    """
+    pinned = config.output / _DETECTOR
+    if pinned.exists() and pinned.read_text() != detector:
+        raise FlywheelError(
+            f"{config.data.detector} is not the detector any more that {config.output} began to learn from; bring that one back, "
+            "or give another --output."
+        )
+    if detector and not pinned.exists():
+        write_atomically(pinned, detector.encode())
     if not (config.output / _CONFIG).exists():
         configs.save(config, config.output / _CONFIG)
     for number, source in enumerate(sources):

@@ -29,17 +29,22 @@ _KEPT = 2
 """Episodes whose pictures are kept while one task after the other looks at them."""
 
 
-def with_verdicts(columns: Columns, store: EpisodeStore, snapshot: Snapshot, detector: Path) -> Columns:
+def with_verdicts(
+    columns: Columns, store: EpisodeStore, snapshot: Snapshot, detector: Path, tasks: Sequence[str] = ()
+) -> Columns:
     """The columns with rewards, successes and ends as a detector has them for each episode's own task.
 
-    Raises `FlywheelError` for cameras that the store lacks and for a task that the detector has not learned.
+    Of `tasks` alone, where some are named: other episodes are offered to these, and have no success of their own. Raises
+    `FlywheelError` for cameras that the store lacks and for a task that the detector has not learned.
     """
     judge, table = SuccessDetector.load(detector), columns.table
     check_cameras(store, judge.header.cameras)
-    for task in sorted(set(table.task.tolist())):
+    learned = set(tasks) or set(table.task.tolist())
+    for task in sorted(learned):
         judge.check_task(task)
     rows = {row.episode_id: row for row in store.resolve(snapshot)}
-    success = np.array([judge.judge(store, rows[name]) >= _THRESHOLD for name in table.episode_id], np.bool_)
+    own = zip(table.episode_id, table.task.tolist(), strict=True)
+    success = np.array([task in learned and judge.judge(store, rows[name]) >= _THRESHOLD for name, task in own], np.bool_)
     reward = np.array(columns.reward)
     for start, length, succeeded in zip(table.start, table.transitions, success, strict=True):
         reward[start : start + length] = 0.0
@@ -79,7 +84,7 @@ def first_accepted(probability: Array) -> int | None:
     for step, value in enumerate(probability):
         in_a_row = in_a_row + 1 if value >= _CONFIDENCE else 0
         if in_a_row == _IN_A_ROW:
-            return step
+            return step if step >= _IN_A_ROW else 0  # it was done before anything happened
     return len(probability) - 1 if probability[-1] >= _THRESHOLD else None
 
 

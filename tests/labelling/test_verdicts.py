@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from flywheel.core.errors import FlywheelError
 from flywheel.labelling.verdicts import label_episodes, labelled_by_person
 from tests.labelling.judges import make_detector
-from tests.lamp import make_store
+from tests.lamp import episode, make_store
 
 
 def test_a_detector_labels_what_no_person_labelled(tmp_path: Path) -> None:
@@ -42,6 +43,18 @@ def test_a_person_is_overridden_only_when_asked(tmp_path: Path) -> None:
     assert labelled_by_person(store, store.rows()[1])
     store.undo(["red-0001"], "success", by="bert")
     assert not labelled_by_person(store, store.rows()[1])
+
+
+def test_what_the_operator_said_while_recording_stands(tmp_path: Path) -> None:
+    store = make_store(tmp_path, ("red",), range(1))
+    said = dataclasses.replace(episode("red", 2).metadata, operator="anna", success=True, success_detector="anna")
+    with store.writer() as writer:
+        writer.append(dataclasses.replace(episode("red", 2), metadata=said))
+    found = label_episodes(store, make_detector(), store.rows())
+    assert (found.kept, found.refused) == (1, 1)
+    assert store.rows()[1].success
+    label_episodes(store, make_detector(), store.rows(), override=True)
+    assert not store.rows()[1].success
 
 
 def test_nothing_is_labelled_where_something_does_not_fit(tmp_path: Path) -> None:

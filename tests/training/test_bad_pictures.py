@@ -16,9 +16,11 @@ from flywheel.datasets.pictures import encode_many
 from flywheel.datasets.schema import Schema
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.tfrecord import DamageWarning
+from flywheel.labelling.verdicts import label_episodes
 from flywheel.policy import LearnedPolicy
 from flywheel.rollout.rollout import rollout
 from flywheel.tasks.env import make_env
+from flywheel.training.detector import DetectorConfig, train_detector
 from flywheel.training.recipe import DataConfig
 from flywheel.training.train import TrainConfig, algorithm_class, train
 
@@ -51,6 +53,12 @@ def exchanged(episode: Episode) -> Episode:
         episode,
         observation={**episode.observation, "agentview": np.ascontiguousarray(episode.observation["agentview"][..., ::-1])},
     )
+
+
+def with_outcome(episode: Episode, number: int) -> Episode:
+    """Another episode of the same pictures."""
+    metadata = dataclasses.replace(episode.metadata, episode_id=f"outcome-{number}", success=number % 2 == 0)
+    return dataclasses.replace(episode, metadata=metadata)
 
 
 @pytest.mark.parametrize("budget", [None, 0])
@@ -97,12 +105,38 @@ def test_a_camera_with_red_and_blue_exchanged_is_refused_where_the_policy_acts(r
         policy.act({key: value[0] for key, value in exchanged(recorded[0]).observation.items()})
 
 
-def test_scenes_that_have_nothing_in_common_are_never_refused() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        seen, usual = (redness(rng.integers(0, 256, (40, 52, 3), np.uint8)) for _ in range(2))
-        assert not is_exchanged(seen, usual)
+def test_a_second_store_with_red_and_blue_exchanged_is_named(recorded: list[Episode], tmp_path: Path) -> None:
+    first = stored(tmp_path / "rgb", recorded)
+    second = stored(tmp_path / "bgr", [exchanged(episode) for episode in recorded])
+    both = dataclasses.replace(SEEN, hide=(), also=(second.path,))
+    with pytest.raises(FlywheelError, match=r"camera 'agentview' of .*bgr.* seems to show blue for red, beside the first store"):
+        train(config(first, tmp_path / "run", both))
+    train(config(first, tmp_path / "run", dataclasses.replace(both, any_colors=True)))
+
+
+def test_a_detector_refuses_red_and_blue_exchanged(recorded: list[Episode], tmp_path: Path) -> None:
+    made = [with_outcome(recorded[number % 10], number) for number in range(40)]
+    first, second = stored(tmp_path / "rgb", made), stored(tmp_path / "bgr", [exchanged(episode) for episode in made])
+    asked = DetectorConfig((first.path,), tmp_path / "run", cameras=("agentview",), held_out=0.5, updates=2, hidden=(8,))
+    with pytest.raises(FlywheelError, match="'agentview' of store 2 seems to show blue for red"):
+        train_detector(dataclasses.replace(asked, store=(first.path, second.path)))
+    detector = train_detector(asked)
+    label_episodes(first, detector, first.rows()[:2])
+    with pytest.raises(FlywheelError, match="'agentview' seems to show blue for red"):
+        label_episodes(second, detector, second.rows()[:2])
+
+
+def test_scenes_that_have_nothing_in_common_are_hardly_ever_refused() -> None:
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(1000):
+        seen, usual = (redness(rng.integers(0, 256, (4, 4, 3), np.uint8).repeat(10, 0).repeat(13, 1)) for _ in range(2))
+        refused += is_exchanged(seen, usual)
         assert not is_exchanged(seen, seen)
         assert is_exchanged(-seen, seen)
+    assert refused <= 3
+    object_alone, tint = np.zeros((2, 4, 4), np.float32)
+    object_alone[1:3, 1:3], tint[:] = 60.0, 1.0
+    for few in (object_alone, tint):
+        assert not is_exchanged(-few, few)  # another object, and next to no colour
     grey = np.repeat(rng.integers(0, 256, (40, 52, 1), np.uint8), 3, axis=-1)
     assert not is_exchanged(redness(grey), redness(grey))  # without colours there is no telling

@@ -47,20 +47,20 @@ def test_success_is_told_by_pictures_and_task(run: Path) -> None:
     assert load_config(run / "config.yaml").updates == 120
 
 
-def test_a_killed_run_goes_on_to_the_same_detector(run: Path, tmp_path: Path) -> None:
-    store = run.parent
-
+@pytest.mark.parametrize("settings", [{}, {"crop": 16, "bottleneck": 0.01}])
+def test_a_killed_run_goes_on_to_the_same_detector(run: Path, tmp_path: Path, settings: dict[str, float]) -> None:
     def kill(done: int, total: int) -> None:
-        if done == 37:
+        if done == 17:
             raise KeyboardInterrupt
 
-    asked = replace(config(store), output=tmp_path / "again")
+    asked = replace(config(run.parent, updates=30), pictures=replace(SMALL, **settings), output=tmp_path / "again")
+    train_detector(replace(asked, output=tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
         train_detector(asked, kill)
     seen: list[int] = []
     train_detector(asked, lambda done, total: seen.append(done))
-    assert seen[0] == 31
-    again, whole = (SuccessDetector.load(folder).network.state_dict() for folder in (asked.output, run))
+    assert seen[0] == 11
+    again, whole = (SuccessDetector.load(folder).network.state_dict() for folder in (asked.output, tmp_path / "whole"))
     for name, tensor in whole.items():
         np.testing.assert_array_equal(again[name], tensor)
     assert train_detector(asked).checkpoint == SuccessDetector.load(asked.output).checkpoint
@@ -83,6 +83,12 @@ def test_what_cannot_be_learned_is_refused_before_anything_is_written(run: Path,
         ({"where": "success"}, "no failure of blue to learn from"),
         ({"held_out": 0.0}, "must lie between 0 and 1"),
         ({"batch_size": 0}, "must be at least 1"),
+        ({"store": (run.parent, run.parent)}, "A store is named twice"),
+        ({"seed": 2**50}, "a seed from 0 to"),
+        ({"hidden": ()}, "at least one width"),
+        ({"hidden": (0,)}, "at least one width"),
+        ({"learning_rate": float("nan")}, "The learning rate must be above 0"),
+        ({"weight_decay": -1.0}, "the weight decay at least 0"),
         ({"pictures": PictureConfig("nature")}, "cannot see pictures of 20 x 20"),
     ):
         with pytest.raises(FlywheelError, match=sentence):
