@@ -1,8 +1,9 @@
 """Whether probabilities mean what they say: the scale and offsets that make them so, and how far they are from it.
 
 Logits z of a task k become s z + b_k, as Platt 1999 has it with one scale for all tasks. A temperature alone (Guo et al. 2017,
-arXiv 1706.04599) leaves successes in doubt where failures are easier to tell than they. A standard normal prior on s - 1 and on
-each b_k keeps few outcomes, or a set without a single mistake, from asking for certainty. The calibration error is Guo's.
+arXiv 1706.04599) leaves successes in doubt where failures are easier to tell than they. Normal priors, of standard deviation 1 on
+s - 1 and 3 on each b_k, keep few outcomes, or a set without a single mistake, from asking for certainty. The calibration error is
+Guo's.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 BINS = 15
+_SPREAD = 3.0
+"""The standard deviation of an offset's prior."""
 _STEPS = 200
 """Of the fit, at most; it takes about ten."""
 
@@ -61,7 +64,7 @@ def calibrate(logits: Floats, success: Bools, task: Ints, tasks: int) -> Calibra
         search.zero_grad()
         calibrated = (1.0 + stretch) * values + offsets[which]
         loss = torch.nn.functional.binary_cross_entropy_with_logits(calibrated, outcomes, reduction="sum")
-        loss = loss + 0.5 * (stretch.square() + offsets.square().sum())
+        loss = loss + 0.5 * (stretch.square() + (offsets / _SPREAD).square().sum())
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 

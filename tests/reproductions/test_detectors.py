@@ -17,22 +17,27 @@ MEASURED = {
 
 def test_a_result_is_a_table_and_is_not_made_again(tmp_path: Path) -> None:
     measured = {"tasks": {"lift": MEASURED}, "all": MEASURED}
-    result = Result(["lift"], 20, 10, 0.5, 0, "ab", 1.5, [0.1], measured, 3.0, "python -m reproductions.detectors", {"code": "x"})
+    result = Result(
+        ["lift"], 20, 10, 0.5, 0, "ab", 1.5, [0.1], measured, measured, 3.0, "python -m reproductions.detectors", {"code": "x"}
+    )
     config = Config(episodes=20, updates=10, tasks=("lift",), results=tmp_path)
     path_of(config).write_text(json.dumps(asdict(result)))
     assert reproduce(config) == result
     assert load(tmp_path) == [result]
     assert path_of(replace(config, tasks=("can",))) != path_of(config) != path_of(replace(config, held_out=0.2))
     lines = table(result).splitlines()
-    assert lines[2] == "| lift | 10 | 5 | 1 | 0 | 90.0% | 0.031 (0.040) | 98.0% of 50 |"
+    assert lines[2] == "| lift | 10 | 5 | 1 | 0 | 90.0% | 0.031 | 90.0% | 0.031 | 98.0% of 50 |"
     assert lines[3].startswith("| all |")
 
 
 @pytest.mark.slow
 def test_the_whole_way_with_the_fake_robot(tmp_path: Path) -> None:
-    config = Config(episodes=30, updates=2, held_out=0.5, tasks=("lift",), robot="fake", root=tmp_path, results=tmp_path / "r")
+    config = Config(
+        episodes=30, tested=4, updates=2, held_out=0.5, tasks=("lift",), robot="fake", root=tmp_path, results=tmp_path / "r"
+    )
     result = reproduce(config)
     assert result.measured["all"]["count"] > 5
+    assert result.tested["all"]["count"] == 4
     shutil.rmtree(tmp_path / "data")  # it is not made again
     assert reproduce(config) == result
 
