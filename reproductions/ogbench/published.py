@@ -20,7 +20,8 @@ PUBLISHED: dict[str, tuple[tuple[int, int], ...]] = {
     "visual-cube-single-play": ((5, 1), (60, 5), (30, 5), (31, 15), (89, 0)),
 }
 """Success in percent, mean and standard deviation over 8 seeds, of each of `ALGORITHMS`: one million updates of batch 1024, three
-hidden layers of 512, the mean of the last three evaluations (arXiv 2410.20092, table 2); of pictures half a million of batch 256."""
+hidden layers of 512, the mean of the last three evaluations (arXiv 2410.20092, table 2). Of pictures: 500,000 of
+batch 256."""
 
 _NETWORKS = {"activation": "gelu", "layer_norm": True}
 _ACTIONABLE: dict[str, dict[str, Any]] = {
