@@ -98,6 +98,7 @@ class Result:
     tested: dict[str, Any]
     """The same of the further episodes, as far as it is defined of them."""
     training_seconds: float
+    """In the process that ended it."""
     command: str
     machine: dict[str, Any]
     """What it ran on, and the commit that it was trained with (``code``)."""
@@ -121,6 +122,7 @@ def reproduce(config: Config) -> Result:
     )
     began = time.monotonic()
     detector = train_detector(run, progress("updates"), progress("episodes read"))
+    seconds = round(time.monotonic() - began, 1)
     result = Result(
         tasks=list(config.tasks),
         episodes=config.episodes,
@@ -132,7 +134,7 @@ def reproduce(config: Config) -> Result:
         offsets=list(detector.header.offsets),
         measured=detector.header.measured,
         tested=_test(config, detector),
-        training_seconds=round(time.monotonic() - began, 1),
+        training_seconds=seconds,
         command=command("detectors"),
         machine={**describe(), "code": detector.header.code_version},
     )

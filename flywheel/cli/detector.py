@@ -14,7 +14,8 @@ from flywheel.core.errors import FlywheelError
 from flywheel.datasets.store import EpisodeStore
 from flywheel.detector import SuccessDetector
 from flywheel.labelling.verdicts import label_episodes
-from flywheel.training.detector import RELIABILITY_FILE, DetectorConfig, train_detector
+from flywheel.training.detector import DetectorConfig, train_detector
+from flywheel.training.held_out import RELIABILITY_FILE
 
 _PATIENCE = 2.0
 

@@ -67,11 +67,12 @@ class Augmentation:
         for name, own in zip(_SEEN, seeds, strict=True):
             observation = getattr(batch, name)
             if observation is not None:
-                seed_of = dict(zip(keys, seeds[0] if self.consistent else own, strict=True))
-                shown = {key: seed for key, seed in seed_of.items() if key in observation}  # a goal is shown by some cameras
-                generators = {key: torch.Generator(batch.action.device).manual_seed(seed) for key, seed in shown.items()}
-                moved = {key: self.pictures(observation[key], generator) for key, generator in generators.items()}
-                changed[name] = {**observation, **moved}
+                moved = dict(observation)
+                for key, seed in zip(keys, seeds[0] if self.consistent else own, strict=True):
+                    if key in observation:  # a goal is shown by some cameras
+                        generator = torch.Generator(batch.action.device).manual_seed(seed)
+                        moved[key] = self.pictures(observation[key], generator)
+                changed[name] = moved
         return replace(batch, **changed)
 
     def pictures(self, pictures: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from flywheel.algorithms.base import Algorithm
 from flywheel.core import config as configs
 from flywheel.core.errors import FlywheelError
+from flywheel.core.specs import Array
 from flywheel.datasets.columns import Columns
 from flywheel.datasets.mixture import Mixture
 from flywheel.datasets.stats import state_statistics
@@ -20,7 +21,7 @@ from flywheel.detector import SuccessDetector
 from flywheel.networks.actors import UnitGaussianActor
 from flywheel.policy import LearnedPolicy, MixtureHeader, PolicyHeader, build_algorithm
 from flywheel.training.recipe import DataConfig, Recipe
-from flywheel.training.sight import drawn_by, layout, read_language
+from flywheel.training.sight import drawn_by, layout
 from flywheel.training.sources import Source
 
 if TYPE_CHECKING:  # it imports this module
@@ -49,8 +50,17 @@ def load_initial(path: Path, store: EpisodeStore, data: DataConfig) -> LearnedPo
     return policy
 
 
-def build(config: TrainConfig, header: PolicyHeader, columns: Columns | Mixture, initial: LearnedPolicy | None) -> Algorithm:
-    """The networks, with statistics or weights to begin with; raises `FlywheelError` where those of `initial` do not fit."""
+def build(
+    config: TrainConfig,
+    header: PolicyHeader,
+    columns: Columns | Mixture,
+    initial: LearnedPolicy | None,
+    language: Array | None,
+) -> Algorithm:
+    """The networks, with statistics or weights to begin with, and what says the tasks in words.
+
+    Raises `FlywheelError` where the weights of `initial` do not fit.
+    """
     torch.manual_seed(config.seed)
     algorithm = build_algorithm(header)
     if initial is not None and (had := initial.header.config.get("activation")) != config.algorithm.activation:
@@ -77,7 +87,7 @@ def build(config: TrainConfig, header: PolicyHeader, columns: Columns | Mixture,
             "actions (0.76 where they were 1) until it has learned them again; gciql or implicit_actionable_models keep them.",
             stacklevel=2,
         )
-    if (language := read_language(config.data)) is not None:
+    if language is not None:
         algorithm.set_language(language)
     return algorithm
 
@@ -88,12 +98,11 @@ def make_header(
     columns: Columns | Mixture,
     initial: LearnedPolicy | None,
     recipe: Recipe,
-    *,
+    language: Array | None,
     code: str,
 ) -> PolicyHeader:
     """The policy acts on the first store's robot, whatever else it learned from."""
     schema, data = sources[0].store.schema, config.data
-    language = read_language(data)
     return PolicyHeader(
         algorithm=config.name,
         config=configs.to_dict(config.algorithm),

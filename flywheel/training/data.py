@@ -81,7 +81,8 @@ class ChunkSource:
         frames: int = 1,
         part: Part = WHOLE,
     ) -> None:
-        """`frames` pictures in a row are seen at once, as channels (B, frames C, H, W), the newest last, in place of a window.
+        """`frames` pictures in a row are seen at once, as channels (B, frames C, H, W), the newest last, in place of the
+        window's history.
 
         Raises `FlywheelError` if the batch cannot be parted evenly.
         """
@@ -89,7 +90,7 @@ class ChunkSource:
             raise FlywheelError(f"A batch of {batch_size} cannot be parted for rank {part.rank} of {part.world} processes.")
         self.columns, self.sampler, self.relabeler = columns, sampler, relabeler
         self.batch_size, self.discount, self.seed, self.part = batch_size, discount, seed, part
-        self.frames, self.window = frames, Window(history=frames) if frames > 1 else window
+        self.frames, self.window = frames, replace(window, history=frames) if frames > 1 else window
         self.pool = make_pool(columns.table, sampler, seed, columns.pool_rows)
 
     def draw(self, chunk: int) -> Batch:

@@ -15,10 +15,9 @@ other way round; the detector itself keeps the calibration that fits both.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,29 +27,24 @@ from torch import Tensor
 from flywheel.core import config as configs
 from flywheel.core import registry
 from flywheel.core.errors import FlywheelError
-from flywheel.core.files import write_atomically
 from flywheel.core.lineage import code_version
 from flywheel.core.precision import choose_matmul_precision
-from flywheel.core.specs import Array
 from flywheel.datasets.index import IndexRow
 from flywheel.datasets.moments import check_cameras
 from flywheel.datasets.snapshot import Snapshot
 from flywheel.datasets.store import EpisodeStore
 from flywheel.datasets.table import Ints
-from flywheel.detector import DETECTOR_FILE, DetectorHeader, SuccessDetector, build_classifier, save_detector
+from flywheel.detector import DETECTOR_FILE, DetectorHeader, SuccessDetector, build_classifier
 from flywheel.networks.augment import Augmentation
 from flywheel.networks.detector import SuccessClassifier
 from flywheel.networks.pictures import PictureConfig, Shape, as_batch
-from flywheel.report.reliability import write_reliability
 from flywheel.training.callbacks import AtomicCheckpointIO
 from flywheel.training.fit import CHECKPOINT, load_checkpoint
 from flywheel.training.folder import locked
-from flywheel.training.held_out import all_logits, calibrate_crosswise, measure_tasks
+from flywheel.training.held_out import finish
 from flywheel.training.moments import MomentConfig, Moments, Progress, look, read_moments, weights
 from flywheel.training.sources import snapshot_file
 
-MEASURED_FILE = "measured.json"
-RELIABILITY_FILE = "reliability.png"
 _CONFIG = "config.yaml"
 _LARGEST_SEED = 2**40
 """Times the updates of a run it must fit into a generator's seed."""
@@ -144,7 +138,7 @@ def _run(config: DetectorConfig, on_progress: Progress, on_reading: Progress) ->
     usual = {} if config.any_colors else look(moments)
     _claim(config, sources)
     _fit(config, moments, network, on_progress)
-    _finish(config, header, moments, network, usual)
+    finish(config.output, header, moments, network, usual)
 
 
 def _open(path: Path, config: DetectorConfig, number: int) -> _Source:
@@ -253,21 +247,6 @@ def _loss(config: DetectorConfig, moments: Moments, network: SuccessClassifier, 
     target = torch.from_numpy(moments.success[rows]).float()
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
     return loss + config.pictures.bottleneck * network.divergence if config.pictures.bottleneck else loss
-
-
-def _finish(
-    config: DetectorConfig, header: DetectorHeader, moments: Moments, network: SuccessClassifier, usual: Mapping[str, Array]
-) -> None:
-    rows = np.flatnonzero((moments.part != "learned") & ((moments.before == 0) | ~moments.is_outcome))
-    logits = all_logits(network, moments, rows)
-    probability, calibration = calibrate_crosswise(moments, rows, logits, len(header.tasks))
-    measured = measure_tasks(moments, rows, probability, header.tasks)
-    final = moments.is_outcome[rows]
-    picture = config.output / RELIABILITY_FILE
-    write_reliability(picture, probability[final], moments.success[rows][final], moments.task[rows][final], header.tasks)
-    write_atomically(config.output / MEASURED_FILE, (json.dumps(measured, indent=1) + "\n").encode())
-    values = {**header.__dict__, **asdict(calibration), "measured": measured}
-    save_detector(config.output / DETECTOR_FILE, DetectorHeader(**values), network, usual)
 
 
 def _check(config: DetectorConfig) -> None:

@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from flywheel.core.files import write_atomically
 from flywheel.core.specs import Array
 from flywheel.datasets.table import Ints
+from flywheel.detector import DETECTOR_FILE, DetectorHeader, save_detector
 from flywheel.networks.detector import SuccessClassifier
 from flywheel.networks.pictures import as_batch
+from flywheel.report.reliability import write_reliability
 from flywheel.training.calibration import Calibration, Floats, calibrate, measure
 from flywheel.training.moments import Moments
 
+MEASURED_FILE = "measured.json"
+RELIABILITY_FILE = "reliability.png"
 _AT_ONCE = 256
 """Moments that the network judges together."""
 
 
-def calibrate_crosswise(moments: Moments, rows: Ints, logits: Floats, tasks: int) -> tuple[Floats, Calibration]:
+def finish(
+    folder: Path, header: DetectorHeader, moments: Moments, network: SuccessClassifier, usual: Mapping[str, Array]
+) -> None:
+    """Calibrate and measure a trained network on what was held out, and write the detector beside what was measured."""
+    rows = np.flatnonzero((moments.part != "learned") & ((moments.before == 0) | ~moments.is_outcome))
+    logits = _all_logits(network, moments, rows)
+    probability, calibration = _calibrate(moments, rows, logits, len(header.tasks))
+    measured = _measure_tasks(moments, rows, probability, header.tasks)
+    final = moments.is_outcome[rows]
+    picture = folder / RELIABILITY_FILE
+    write_reliability(picture, probability[final], moments.success[rows][final], moments.task[rows][final], header.tasks)
+    write_atomically(folder / MEASURED_FILE, (json.dumps(measured, indent=1) + "\n").encode())
+    values = {**header.__dict__, **asdict(calibration), "measured": measured}
+    save_detector(folder / DETECTOR_FILE, DetectorHeader(**values), network, usual)
+
+
+def _calibrate(moments: Moments, rows: Ints, logits: Floats, tasks: int) -> tuple[Floats, Calibration]:
     """Probabilities by the calibration of the other half, and the calibration of both; final pictures alone are fitted to."""
     success, task = moments.success[rows], moments.task[rows]
     part, final = moments.part[rows], moments.is_outcome[rows]
@@ -33,7 +57,7 @@ def calibrate_crosswise(moments: Moments, rows: Ints, logits: Floats, tasks: int
     return probability, fit(final)
 
 
-def measure_tasks(moments: Moments, rows: Ints, probability: Floats, tasks: Sequence[str]) -> dict[str, Any]:
+def _measure_tasks(moments: Moments, rows: Ints, probability: Floats, tasks: Sequence[str]) -> dict[str, Any]:
     """Of all tasks together and of each: final pictures of held-out episodes, and the share of near misses that are refused."""
     success, final, number = moments.success[rows], moments.is_outcome[rows], moments.task[rows]
 
@@ -51,7 +75,7 @@ def measure_tasks(moments: Moments, rows: Ints, probability: Floats, tasks: Sequ
 
 
 @torch.inference_mode()
-def all_logits(network: SuccessClassifier, moments: Moments, rows: Ints) -> Floats:
+def _all_logits(network: SuccessClassifier, moments: Moments, rows: Ints) -> Floats:
     """(n,) of some moments."""
     network.eval()
     parts = []

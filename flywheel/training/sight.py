@@ -7,6 +7,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from flywheel.algorithms.base import Algorithm
 from flywheel.core import registry
 from flywheel.core.errors import FlywheelError
 from flywheel.core.specs import Array, ObservationSpec
@@ -15,6 +16,9 @@ from flywheel.datasets.schema import Schema
 from flywheel.training.recipe import DataConfig
 from flywheel.training.sources import Source
 
+_AHEAD = ("hierarchical", "actionable_ahead")
+"""Relabelled so, what lies ahead is looked at as if it were now."""
+
 
 def layout(data: DataConfig, schema: Schema) -> ObservationSpec:
     """All of the state, and the pictures that are seen."""
@@ -22,7 +26,7 @@ def layout(data: DataConfig, schema: Schema) -> ObservationSpec:
     return ObservationSpec({key: schema.observation.arrays[key] for key in keys})
 
 
-def check_sight(data: DataConfig, schema: Schema, algorithm: str, *, relabels_ahead: bool) -> None:
+def check_sight(data: DataConfig, schema: Schema, algorithm: type[Algorithm]) -> None:
     """Raises `FlywheelError` for cameras and observations that the store lacks, and where nothing would be left to see."""
     _check_known("camera", data.pictures, schema.picture_keys)
     _check_known("observation of the state", data.hide, schema.observation.state_keys)
@@ -34,12 +38,12 @@ def check_sight(data: DataConfig, schema: Schema, algorithm: str, *, relabels_ah
         raise FlywheelError(
             "frames counts the pictures that are seen at once: at least 1, and 1 without cameras (--data.pictures)."
         )
-    if data.frames > 1 and relabels_ahead:
-        raise FlywheelError(f"{algorithm} looks at single pictures of what lies ahead; leave frames at 1.")
+    if data.frames > 1 and algorithm.relabel in _AHEAD:
+        raise FlywheelError(f"{algorithm.name} looks at single pictures of what lies ahead; leave frames at 1.")
     if data.hide and data.also:
         raise FlywheelError("Several stores are learned from with all of their state; leave hide out, or --data.also.")
     if not data.pictures and set(data.hide) >= set(schema.observation.state_keys):
-        raise FlywheelError(f"Nothing is left for {algorithm} to see; hide less, or name cameras (--data.pictures).")
+        raise FlywheelError(f"Nothing is left for {algorithm.name} to see; hide less, or name cameras (--data.pictures).")
 
 
 def look(data: DataConfig, sources: Sequence[Source]) -> dict[str, Array]:

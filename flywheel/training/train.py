@@ -47,7 +47,7 @@ from flywheel.training.impersonation import impersonate
 from flywheel.training.lineage import remember_policy, remember_snapshot
 from flywheel.training.module import AlgorithmModule, Precision
 from flywheel.training.recipe import DataConfig, Recipe, check_successes, make_recipe
-from flywheel.training.sight import check_sight, look
+from flywheel.training.sight import check_sight, look, read_language
 from flywheel.training.sources import Source, join, open_sources, snapshot_file
 from flywheel.training.team import ALONE, Team, lead
 from flywheel.training.threads import choose_threads
@@ -156,7 +156,7 @@ def _run(config: TrainConfig, on_progress: Progress, on_reading: Progress) -> No
     torch.set_num_threads(max(config.threads, 1))
     run = _prepare(config, on_reading)
     if not config.threads:
-        batch = next(iter(_source(config, run, ALONE).updates(0, 1)))[: config.data.batch_size // config.devices]
+        batch = next(_source(config, run, ALONE).updates(0, 1))[: config.data.batch_size // config.devices]
         config = dataclasses.replace(config, threads=choose_threads(run.algorithm, batch, config.devices))
     _claim(config, run.sources, run.header.detector)
     for source in run.sources:
@@ -172,8 +172,8 @@ def _run(config: TrainConfig, on_progress: Progress, on_reading: Progress) -> No
 def _prepare(config: TrainConfig, on_reading: Progress) -> _Prepared:
     choose_matmul_precision()
     keep_freed_memory()
-    relabels_ahead = algorithm_class(config.name).relabel in ("hierarchical", "actionable_ahead")
-    check_sight(config.data, EpisodeStore.open(config.store).schema, config.name, relabels_ahead=relabels_ahead)
+    check_sight(config.data, EpisodeStore.open(config.store).schema, algorithm_class(config.name))
+    language = read_language(config.data)
     sources = open_sources(config.store, config.data, config.output, on_reading)
     recorded, store = join(sources), sources[0].store
     initial = load_initial(config.initial, store, config.data) if config.initial else None
@@ -181,8 +181,8 @@ def _prepare(config: TrainConfig, on_reading: Progress) -> _Prepared:
     recipe = make_recipe(config.data, algorithm_class(config.name), columns, initial, config.initial)
     if config.algorithm.tells_successes:
         check_successes(config.data, algorithm_class(config.name).relabel, columns)
-    header = make_header(config, sources, columns, initial, recipe, code=_code(config))
-    algorithm = build(config, header, recorded, initial)
+    header = make_header(config, sources, columns, initial, recipe, language, _code(config))
+    algorithm = build(config, header, recorded, initial, language)
     return _Prepared(sources, columns, recipe, header, algorithm, look(config.data, sources))
 
 

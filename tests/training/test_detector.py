@@ -10,7 +10,8 @@ from flywheel.core.errors import FlywheelError
 from flywheel.detector import DETECTOR_FILE, SuccessDetector
 from flywheel.networks.augment import Augmentation
 from flywheel.networks.pictures import PictureConfig
-from flywheel.training.detector import MEASURED_FILE, RELIABILITY_FILE, DetectorConfig, load_config, train_detector
+from flywheel.training.detector import DetectorConfig, load_config, train_detector
+from flywheel.training.held_out import MEASURED_FILE, RELIABILITY_FILE
 from tests import arm
 from tests.lamp import episode, make_store
 
